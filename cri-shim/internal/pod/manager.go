@@ -1,0 +1,234 @@
+package pod
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/podwright/podwright/cri-shim/internal/paths"
+)
+
+// How long work may take once begun, whatever its callers' deadlines are.
+const (
+	createLimit   = 4 * time.Minute
+	teardownLimit = 2 * time.Minute
+	drainLimit    = 5 * time.Second
+)
+
+// Deps are the parts of a Manager; all are needed.
+type Deps struct {
+	Store   Store
+	Images  Images
+	Network Network
+	Pinner  Pinner
+	Bundles Bundles
+	Runtime Runtime
+	Layout  paths.Layout
+	BootID  string // of this boot; records of another boot have lost their processes
+	Logger  *slog.Logger
+	Now     func() time.Time
+}
+
+// Manager runs the operations on sandboxes and containers.
+type Manager struct {
+	Deps
+	table *table
+	ops   *operations
+	locks *keyedLock // one operation per container; taken before any record is written
+
+	cancel    context.CancelFunc // ends the operations in flight
+	recovered chan struct{}
+}
+
+// New checks the parts and starts nothing.
+func New(d Deps) (*Manager, error) {
+	if d.Store == nil || d.Images == nil || d.Network == nil || d.Pinner == nil || d.Bundles == nil || d.Runtime == nil {
+		return nil, fmt.Errorf("pod manager: a part is missing: %w", errdefs.ErrInvalidArgument)
+	}
+	if d.BootID == "" || d.Logger == nil || d.Now == nil {
+		return nil, fmt.Errorf("pod manager: boot id, logger and clock are needed: %w", errdefs.ErrInvalidArgument)
+	}
+	base, cancel := context.WithCancel(context.Background())
+	return &Manager{
+		Deps: d, table: newTable(d.Store), ops: newOperations(base), locks: newKeyedLock(),
+		cancel: cancel, recovered: make(chan struct{}),
+	}, nil
+}
+
+// Run recovers and then follows the exits until ctx ends. It returns when no work is left, or when
+// what is left did not end in time: then recovery finishes it after the next start.
+func (m *Manager) Run(ctx context.Context) error {
+	defer m.cancel()
+	if err := m.recover(ctx); err != nil {
+		return fmt.Errorf("recover: %w", err)
+	}
+	close(m.recovered)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.Runtime.Watch(gctx, m.onExit) })
+	err := g.Wait()
+	return errors.Join(ignoreCanceled(err), m.drain())
+}
+
+// Recovered is closed once the records were read and agree with what runs.
+func (m *Manager) Recovered() <-chan struct{} { return m.recovered }
+
+// drain lets short work finish, then cancels the rest and waits once more.
+func (m *Manager) drain() error {
+	done := make(chan struct{})
+	go func() { m.ops.wg.Wait(); close(done) }()
+	for range 2 {
+		select {
+		case <-done:
+			return nil
+		case <-time.After(drainLimit):
+			m.cancel()
+		}
+	}
+	return fmt.Errorf("operations did not end within %s: %w", 2*drainLimit, context.DeadlineExceeded)
+}
+
+// Sandbox returns the record whose id is ref, or begins with it and is the only one.
+func (m *Manager) Sandbox(ref string) (Sandbox, error) {
+	all := m.table.view.Load().sandboxes
+	id, err := find(all, ref)
+	if err != nil || !all[id].visible() {
+		return Sandbox{}, fmt.Errorf("sandbox %.80q: %w", ref, errdefs.ErrNotFound)
+	}
+	return all[id], nil
+}
+
+// Sandboxes returns all sandboxes but those still being made. It never waits.
+func (m *Manager) Sandboxes() []Sandbox {
+	all := m.table.view.Load().sandboxes
+	out := make([]Sandbox, 0, len(all))
+	for _, s := range all {
+		if s.visible() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Container returns the record whose id is ref, or begins with it and is the only one.
+func (m *Manager) Container(ref string) (Container, error) {
+	all := m.table.view.Load().containers
+	id, err := find(all, ref)
+	if err != nil || !all[id].visible() {
+		return Container{}, fmt.Errorf("container %.80q: %w", ref, errdefs.ErrNotFound)
+	}
+	return all[id], nil
+}
+
+// Containers returns all containers but those still being made. It never waits.
+func (m *Manager) Containers() []Container {
+	all := m.table.view.Load().containers
+	out := make([]Container, 0, len(all))
+	for _, c := range all {
+		if c.visible() {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// Attachments returns the places in the network that are in use or not yet given back, for CNI GC.
+func (m *Manager) Attachments() []Attachment {
+	var out []Attachment
+	for _, s := range m.table.view.Load().sandboxes {
+		if s.Attached {
+			out = append(out, m.attachment(s))
+		}
+	}
+	return out
+}
+
+func (s Sandbox) visible() bool   { return s.State != Creating }
+func (c Container) visible() bool { return c.State != Creating }
+
+func (m *Manager) attachment(s Sandbox) Attachment {
+	return Attachment{
+		ID: s.ID, Namespace: s.Config.Namespace, Name: s.Config.Name, UID: s.Config.UID,
+		NetNS: m.Pinner.NetNS(s.ID), Ports: s.Config.Ports, DNS: s.Config.DNS,
+		Annotations: s.Config.Annotations, CgroupParent: s.Config.CgroupParent,
+	}
+}
+
+// onExit takes the end of a container, or of a sandbox's init, into the records.
+func (m *Manager) onExit(id ID, e Exit) {
+	if s, ok := m.table.sandbox(id); ok {
+		m.onInitExit(s)
+		return
+	}
+	c, ok := m.table.container(id)
+	if !ok || (c.State != Running && c.State != Starting) {
+		return
+	}
+	_, err := m.table.changeContainer(id, func(c *Container) {
+		if c.State == Running || c.State == Starting {
+			c.exit(e)
+		}
+	})
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		m.Logger.Error("record the end of a container", "container", id, "pod", c.SandboxID, "err", err)
+		return
+	}
+	m.Logger.Info("container ended", "container", id, "pod", c.SandboxID, "code", e.Code, "oom", e.OOMKilled)
+}
+
+// onInitExit: without its init the shared PID namespace is dead, and nothing can start in it.
+func (m *Manager) onInitExit(s Sandbox) {
+	if s.State != Ready {
+		return
+	}
+	_, err := m.table.changeSandbox(s.ID, func(s *Sandbox) {
+		if s.State == Ready {
+			s.State = NotReady
+		}
+	})
+	m.Logger.Warn("the init of a sandbox ended", "pod", s.ID, "err", err)
+}
+
+// exit moves the record to its end.
+func (c *Container) exit(e Exit) {
+	c.State, c.Exit = Exited, e
+	if c.StartedAt.IsZero() {
+		c.StartedAt = e.FinishedAt
+	}
+	switch {
+	case e.Lost:
+		c.Reason = "MonitorLost"
+	case e.OOMKilled:
+		c.Reason = "OOMKilled"
+	case e.Code == 0:
+		c.Reason = "Completed"
+	default:
+		c.Reason = "Error"
+	}
+}
+
+func newID() ID {
+	var b [32]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return ID(hex.EncodeToString(b[:]))
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func ignoreNotFound(err error) error {
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	return err
+}

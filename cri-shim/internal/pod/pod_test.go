@@ -1,0 +1,327 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+func sandboxConfig(name string, pid NamespaceMode) SandboxConfig {
+	return SandboxConfig{Name: name, Namespace: "default", UID: "u-" + name, Namespaces: Namespaces{Network: ModePod, PID: pid, IPC: ModePod}}
+}
+
+func containerConfig(name string) ContainerConfig {
+	return ContainerConfig{Name: name, Image: "img", Namespaces: Namespaces{Network: ModePod, PID: ModeContainer, IPC: ModePod}}
+}
+
+// story is the whole life of one pod. It ends at the first error.
+func story(m *Manager) error {
+	ctx := context.Background()
+	s, err := m.RunSandbox(ctx, sandboxConfig("a", ModePod))
+	if err != nil {
+		return err
+	}
+	c, err := m.CreateContainer(ctx, string(s), containerConfig("c"))
+	if err != nil {
+		return err
+	}
+	if err := m.StartContainer(ctx, string(c)); err != nil {
+		return err
+	}
+	if err := m.StopContainer(ctx, string(c), time.Minute); err != nil {
+		return err
+	}
+	if err := m.RemoveContainer(ctx, string(c)); err != nil {
+		return err
+	}
+	if err := m.StopSandbox(ctx, string(s)); err != nil {
+		return err
+	}
+	return m.RemoveSandbox(ctx, string(s))
+}
+
+func removeAll(t *testing.T, m *Manager) {
+	t.Helper()
+	for _, s := range m.Sandboxes() {
+		if err := m.RemoveSandbox(t.Context(), string(s.ID)); err != nil {
+			t.Errorf("RemoveSandbox: %v", err)
+		}
+	}
+}
+
+func (w *world) mustBeEmpty(t *testing.T) {
+	t.Helper()
+	if len(w.sandboxes)+len(w.containers)+len(w.procs)+len(w.attached)+len(w.pinned)+len(w.files)+len(w.images) != 0 {
+		t.Errorf("left: sandboxes %d, containers %d, processes %v, attached %v, pinned %v, files %v, images %v",
+			len(w.sandboxes), len(w.containers), w.procs, w.attached, w.pinned, w.files, w.images)
+	}
+}
+
+func TestStory(t *testing.T) {
+	w := newWorld()
+	if err := story(w.start(t)); err != nil {
+		t.Fatal(err)
+	}
+	w.mustBeEmpty(t)
+}
+
+// TestCrashAnywhere kills the process before the k-th effect of a pod's life, for every k, starts
+// anew, and checks that nothing is held which no record explains, that a retry succeeds, and that
+// removal leaves nothing.
+func TestCrashAnywhere(t *testing.T) {
+	w := newWorld()
+	if err := story(w.start(t)); err != nil {
+		t.Fatal(err)
+	}
+	total := w.effects
+	if total < 20 {
+		t.Fatalf("only %d effects were counted", total)
+	}
+	for k := 1; k <= total; k++ {
+		w := newWorld()
+		m := w.start(t)
+		w.set(func() { w.effects, w.crashAt = 0, k })
+		if err := story(m); err == nil {
+			t.Errorf("crash at %d: the story ended well", k)
+		}
+		m = w.start(t)
+		if left := w.leftovers(); len(left) != 0 {
+			t.Errorf("crash at %d: after recovery nobody explains: %v", k, left)
+		}
+		before := snapshotOf(w)
+		m = w.start(t)
+		if after := snapshotOf(w); after != before {
+			t.Errorf("crash at %d: recovering twice differs:\n%s\n%s", k, before, after)
+		}
+		for _, s := range m.Sandboxes() {
+			if err := m.StopSandbox(t.Context(), string(s.ID)); err != nil {
+				t.Errorf("crash at %d: StopSandbox: %v", k, err)
+			}
+		}
+		if err := story(m); err != nil {
+			t.Errorf("crash at %d: retry: %v", k, err)
+		}
+		removeAll(t, m)
+		w.mustBeEmpty(t)
+	}
+}
+
+// snapshotOf is a text of all records' states, for comparing.
+func snapshotOf(w *world) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var lines []string
+	for id, s := range w.sandboxes {
+		lines = append(lines, string(id)+" "+string(s.State))
+	}
+	for id, c := range w.containers {
+		lines = append(lines, string(id)+" "+string(c.State)+" "+c.Reason)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func TestFailedRunLeavesNothing(t *testing.T) {
+	for _, at := range []string{"put sandbox", "pin", "attach", "prepare sandbox", "prepare init", "start", "pin pid"} {
+		t.Run(at, func(t *testing.T) {
+			w := newWorld()
+			w.fail[at] = errors.New("no luck")
+			m := w.start(t)
+			if _, err := m.RunSandbox(t.Context(), sandboxConfig("a", ModePod)); err == nil || !strings.Contains(err.Error(), "no luck") {
+				t.Fatalf("got %v", err)
+			}
+			w.mustBeEmpty(t)
+		})
+	}
+}
+
+func TestFailedCleanUpStaysListed(t *testing.T) {
+	w := newWorld()
+	w.fail["attach"], w.fail["detach"] = errors.New("no add"), errors.New("no del")
+	m := w.start(t)
+	_, err := m.RunSandbox(t.Context(), sandboxConfig("a", ModeContainer))
+	if err == nil || !strings.Contains(err.Error(), "no add") || !strings.Contains(err.Error(), "no del") {
+		t.Fatalf("got %v", err)
+	}
+	all := m.Sandboxes()
+	if len(all) != 1 || all[0].State != NotReady || !all[0].Attached {
+		t.Fatalf("got %+v", all)
+	}
+	w.set(func() { clear(w.fail) })
+	removeAll(t, m)
+	w.mustBeEmpty(t)
+}
+
+// TestRetryJoins: the caller gives up, the work goes on, the retry gets its result.
+func TestRetryJoins(t *testing.T) {
+	w := newWorld()
+	gate := make(chan struct{})
+	w.block["attach"] = gate
+	m := w.start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := m.RunSandbox(ctx, sandboxConfig("a", ModeContainer))
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "attaching its network") {
+		t.Fatalf("got %v", err)
+	}
+	if n := len(m.Sandboxes()); n != 0 {
+		t.Errorf("%d sandboxes are listed before one is Ready", n)
+	}
+	var wg sync.WaitGroup
+	ids := make([]ID, 8)
+	for i := range ids {
+		wg.Go(func() { ids[i], _ = m.RunSandbox(t.Context(), sandboxConfig("a", ModeContainer)) })
+	}
+	close(gate)
+	wg.Wait()
+	for _, id := range ids {
+		if id == "" || id != ids[0] {
+			t.Fatalf("got %v", ids)
+		}
+	}
+	if n := len(m.Sandboxes()); n != 1 {
+		t.Errorf("%d sandboxes", n)
+	}
+}
+
+func running(t *testing.T, w *world) (*Manager, ID, ID) {
+	t.Helper()
+	m := w.start(t)
+	s, err := m.RunSandbox(t.Context(), sandboxConfig("a", ModeContainer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := m.CreateContainer(t.Context(), string(s), containerConfig("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.StartContainer(t.Context(), string(c)); err != nil {
+		t.Fatal(err)
+	}
+	return m, s, c
+}
+
+func TestStopSignalsOnceAndALaterCallShortens(t *testing.T) {
+	w := newWorld()
+	w.deaf = true
+	m, _, c := running(t, w)
+	first := make(chan error, 1)
+	go func() { first <- m.StopContainer(context.Background(), string(c), time.Hour) }()
+	for len(signals(w)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := m.StopContainer(t.Context(), string(c), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-first; err != nil {
+		t.Fatal(err)
+	}
+	if got := signals(w); !slices.Equal(got, []string{"SIGTERM"}) {
+		t.Errorf("signals %v", got)
+	}
+	rec, err := m.Container(string(c))
+	if err != nil || rec.State != Exited || rec.Exit.Code != 137 || rec.Reason != "Error" {
+		t.Errorf("got %+v, %v", rec, err)
+	}
+}
+
+func signals(w *world) (out []string) {
+	w.set(func() { out = slices.Clone(w.signals) })
+	return out
+}
+
+func TestStopWhenNobodyTellsTheEnd(t *testing.T) {
+	w := newWorld()
+	m, _, c := running(t, w)
+	w.set(func() { delete(w.procs, c) })
+	if err := m.StopContainer(t.Context(), string(c), 0); err != nil {
+		t.Fatal(err)
+	}
+	rec, _ := m.Container(string(c))
+	if rec.State != Exited || rec.Exit.Code != 255 || rec.Reason != "MonitorLost" {
+		t.Errorf("got %+v", rec)
+	}
+}
+
+func TestStartFailure(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	s, err := m.RunSandbox(t.Context(), sandboxConfig("a", ModeContainer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := m.CreateContainer(t.Context(), string(s), containerConfig("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.set(func() { w.fail["start"] = ErrStart })
+	if err := m.StartContainer(t.Context(), string(c)); !errors.Is(err, ErrStart) {
+		t.Fatalf("got %v", err)
+	}
+	rec, _ := m.Container(string(c))
+	if rec.State != Exited || rec.Exit.Code != 128 || rec.Reason != "StartError" || rec.Message == "" {
+		t.Errorf("got %+v", rec)
+	}
+	if err := m.StartContainer(t.Context(), string(c)); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Errorf("second start: %v", err)
+	}
+}
+
+func TestUnknownIDs(t *testing.T) {
+	m := newWorld().start(t)
+	ctx := t.Context()
+	for name, err := range map[string]error{
+		"StopSandbox": m.StopSandbox(ctx, "nope"), "RemoveSandbox": m.RemoveSandbox(ctx, "../x"),
+		"StopContainer": m.StopContainer(ctx, "nope", 0), "RemoveContainer": m.RemoveContainer(ctx, ""),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := m.StartContainer(ctx, "nope"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("StartContainer: %v", err)
+	}
+	if _, err := m.CreateContainer(ctx, "nope", containerConfig("c")); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("CreateContainer: %v", err)
+	}
+}
+
+func TestNothingStartsInAStoppedSandbox(t *testing.T) {
+	w := newWorld()
+	m, s, c := running(t, w)
+	if err := m.StopSandbox(t.Context(), string(s)); err != nil {
+		t.Fatal(err)
+	}
+	if rec, _ := m.Container(string(c)); rec.State != Exited {
+		t.Errorf("container is %s", rec.State)
+	}
+	if _, err := m.CreateContainer(t.Context(), string(s), containerConfig("d")); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Errorf("CreateContainer: %v", err)
+	}
+	if len(w.attached)+len(w.pinned) != 0 {
+		t.Errorf("attached %v, pinned %v", w.attached, w.pinned)
+	}
+}
+
+func TestMissingImageLeavesNothing(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	s, err := m.RunSandbox(t.Context(), sandboxConfig("a", ModeContainer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := containerConfig("c")
+	cfg.Image = "missing"
+	if _, err := m.CreateContainer(t.Context(), string(s), cfg); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	if len(w.containers) != 0 || len(w.images) != 0 {
+		t.Errorf("containers %v, images %v", w.containers, w.images)
+	}
+}

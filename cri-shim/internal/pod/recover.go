@@ -1,0 +1,164 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// seen is what the outside says about one record's process.
+type seen struct {
+	bootID string   // of this boot
+	proc   *Process // nil: the runtime does not know it
+}
+
+// verdict is what recovery does with a record.
+type verdict string
+
+const (
+	keep         verdict = "keep"
+	teardown     verdict = "teardown"     // half made, or half removed: undo and forget
+	markNotReady verdict = "markNotReady" // sandbox
+	markRunning  verdict = "markRunning"
+	markExited   verdict = "markExited"  // the runtime knows how it ended
+	markLost     verdict = "markLost"    // nobody knows how it ended
+	markCreated  verdict = "markCreated" // the start did not come about
+)
+
+// decideSandbox is pure: the same record and the same sight give the same verdict.
+func decideSandbox(s Sandbox, now seen) verdict {
+	switch {
+	case s.State == Creating || s.State == Removing:
+		return teardown
+	case s.State == NotReady:
+		return keep
+	case s.BootID != now.bootID:
+		return markNotReady
+	case s.SharesPID() && (now.proc == nil || now.proc.Exit != nil):
+		return markNotReady
+	}
+	return keep
+}
+
+// decideContainer is pure: the same record and the same sight give the same verdict.
+func decideContainer(c Container, now seen) verdict {
+	switch {
+	case c.State == Creating || c.State == Removing:
+		return teardown
+	case c.State == Exited:
+		return keep
+	case c.BootID != now.bootID:
+		return markLost // the root file system was unmounted by the reboot, even of one never started
+	case now.proc != nil && now.proc.Exit != nil:
+		return markExited
+	case now.proc != nil && c.State == Running:
+		return keep
+	case now.proc != nil:
+		return markRunning
+	case c.State == Running:
+		return markLost
+	case c.State == Starting:
+		return markCreated
+	}
+	return keep
+}
+
+// recover reads the records and makes them agree with what runs. One bad record, or one that cannot
+// be cleaned up, never ends the start. Tearing down goes on in the background.
+func (m *Manager) recover(ctx context.Context) error {
+	sandboxes, containers, bad, err := m.Store.Load()
+	if err != nil {
+		return fmt.Errorf("load records: %w", err)
+	}
+	for _, b := range bad {
+		m.Logger.Error("a record was set aside", "err", b)
+	}
+	procs, err := m.Runtime.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list running containers: %w", err)
+	}
+	byID := make(map[ID]*Process, len(procs))
+	for i := range procs {
+		byID[procs[i].ID] = &procs[i]
+	}
+	m.table.publish(func(v *view) {
+		for _, s := range sandboxes {
+			v.sandboxes[s.ID] = s
+		}
+		for _, c := range containers {
+			v.containers[c.ID] = c
+		}
+	})
+	for _, c := range containers {
+		m.recoverContainer(c, seen{m.BootID, byID[c.ID]})
+	}
+	for _, s := range sandboxes {
+		m.recoverSandbox(s, seen{m.BootID, byID[s.ID]})
+	}
+	m.Logger.Info("recovered", "pods", len(sandboxes), "containers", len(containers), "bad", len(bad))
+	return nil
+}
+
+func (m *Manager) recoverContainer(c Container, now seen) {
+	v := decideContainer(c, now)
+	log := m.Logger.With("container", c.ID, "pod", c.SandboxID, "state", c.State, "verdict", v)
+	if v == teardown {
+		log.Info("recover container")
+		m.ops.background(func(ctx context.Context) {
+			if err := m.removeContainer(ctx, c.ID); err != nil {
+				log.Warn("clean up after a crash", "err", err)
+			}
+		})
+		return
+	}
+	if _, err := m.Images.Acquire(c.ImageID, c.ID); err != nil {
+		log.Warn("hold the image of a container", "image", c.ImageID, "err", err)
+	}
+	if v == keep {
+		return
+	}
+	log.Info("recover container")
+	if _, err := m.table.changeContainer(c.ID, func(c *Container) { c.apply(v, now, m.Now) }); err != nil {
+		log.Warn("recover container", "err", err)
+	}
+}
+
+func (m *Manager) recoverSandbox(s Sandbox, now seen) {
+	v := decideSandbox(s, now)
+	log := m.Logger.With("pod", s.ID, "state", s.State, "verdict", v)
+	switch v {
+	case markNotReady:
+		log.Info("recover sandbox")
+		if _, err := m.table.changeSandbox(s.ID, func(s *Sandbox) { s.State = NotReady }); err != nil {
+			log.Warn("recover sandbox", "err", err)
+		}
+	case teardown:
+		log.Info("recover sandbox")
+		m.ops.background(func(ctx context.Context) {
+			if err := m.forgetSandbox(ctx, s.ID); err != nil {
+				log.Warn("clean up after a crash", "err", err)
+			}
+		})
+	}
+}
+
+// apply carries out a verdict on the record.
+func (c *Container) apply(v verdict, now seen, clock func() time.Time) {
+	switch v {
+	case markRunning:
+		c.started(*now.proc, clock())
+	case markExited:
+		c.started(*now.proc, clock())
+		if c.State != Exited {
+			c.exit(*now.proc.Exit)
+		}
+	case markLost:
+		c.exit(Exit{Code: 255, Lost: true, FinishedAt: clock()})
+		if c.BootID != now.bootID {
+			c.Reason = "Unknown"
+			c.Message = "the node was rebooted"
+		}
+	case markCreated:
+		c.State = Created
+	}
+}

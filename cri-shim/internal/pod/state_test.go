@@ -1,0 +1,79 @@
+package pod
+
+import "testing"
+
+// TestMoves walks every pair of states against the table that a reader would write down.
+func TestMoves(t *testing.T) {
+	all := []State{Creating, Removing, Ready, NotReady, Created, Starting, Running, Exited}
+	legal := map[[2]State]bool{
+		{Creating, Ready}: true, {Creating, Created}: true, {Creating, NotReady}: true, {Creating, Removing}: true,
+		{Ready, NotReady}: true, {Ready, Removing}: true, {NotReady, Removing}: true,
+		{Created, Starting}: true, {Created, Exited}: true, {Created, Removing}: true,
+		{Starting, Running}: true, {Starting, Exited}: true, {Starting, Created}: true, {Starting, Removing}: true,
+		{Running, Exited}: true, {Running, Removing}: true, {Exited, Removing}: true,
+	}
+	for _, from := range all {
+		for _, to := range all {
+			if got := CanMove(from, to); got != legal[[2]State{from, to}] {
+				t.Errorf("%s to %s: got %v", from, to, got)
+			}
+		}
+	}
+}
+
+func TestDecideContainer(t *testing.T) {
+	alive, dead := &Process{PID: 7}, &Process{PID: 7, Exit: &Exit{Code: 3}}
+	for _, c := range []struct {
+		state State
+		boot  string
+		proc  *Process
+		want  verdict
+	}{
+		{Creating, "b", nil, teardown},
+		{Creating, "old", nil, teardown},
+		{Removing, "b", alive, teardown},
+		{Created, "b", nil, keep},
+		{Created, "old", nil, markLost},
+		{Created, "b", alive, markRunning},
+		{Starting, "b", nil, markCreated},
+		{Starting, "b", alive, markRunning},
+		{Starting, "b", dead, markExited},
+		{Starting, "old", nil, markLost},
+		{Running, "b", alive, keep},
+		{Running, "b", dead, markExited},
+		{Running, "b", nil, markLost},
+		{Running, "old", alive, markLost}, // an id of another boot cannot run in this one
+		{Exited, "old", nil, keep},
+		{Exited, "b", dead, keep},
+	} {
+		got := decideContainer(Container{State: c.state, BootID: c.boot}, seen{"b", c.proc})
+		if got != c.want {
+			t.Errorf("%s of boot %s with process %v: got %s, want %s", c.state, c.boot, c.proc, got, c.want)
+		}
+	}
+}
+
+func TestDecideSandbox(t *testing.T) {
+	alive, dead := &Process{PID: 7}, &Process{PID: 7, Exit: &Exit{Code: 137}}
+	for _, c := range []struct {
+		state State
+		boot  string
+		pid   NamespaceMode
+		proc  *Process
+		want  verdict
+	}{
+		{Creating, "b", ModeContainer, nil, teardown},
+		{Removing, "old", ModeContainer, nil, teardown},
+		{Ready, "b", ModeContainer, nil, keep},
+		{Ready, "old", ModeContainer, nil, markNotReady},
+		{Ready, "b", ModePod, alive, keep},
+		{Ready, "b", ModePod, dead, markNotReady},
+		{Ready, "b", ModePod, nil, markNotReady},
+		{NotReady, "old", ModePod, nil, keep},
+	} {
+		s := Sandbox{State: c.state, BootID: c.boot, Config: SandboxConfig{Namespaces: Namespaces{PID: c.pid}}}
+		if got := decideSandbox(s, seen{"b", c.proc}); got != c.want {
+			t.Errorf("%+v: got %s, want %s", c, got, c.want)
+		}
+	}
+}
