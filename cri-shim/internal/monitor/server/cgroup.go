@@ -1,0 +1,232 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/podwright/podwright/cri-shim/internal/proc"
+)
+
+// hierarchies are the mounted cgroup trees of this host (cgroups(7)).
+type hierarchies struct {
+	unified string            // mount point of cgroup v2 with controllers; "" on v1 and hybrid hosts
+	v1      map[string]string // controller → mount point
+}
+
+func findHierarchies() (hierarchies, error) {
+	h := hierarchies{v1: map[string]string{}}
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
+	if err != nil {
+		return h, fmt.Errorf("find cgroups: %w", err)
+	}
+	for _, m := range mounts {
+		if m.FSType == "cgroup2" {
+			if m.Mountpoint == "/sys/fs/cgroup" {
+				h.unified = m.Mountpoint
+			}
+			continue
+		}
+		for _, opt := range strings.Split(m.VFSOptions, ",") {
+			if h.v1[opt] == "" {
+				h.v1[opt] = m.Mountpoint
+			}
+		}
+	}
+	return h, nil
+}
+
+// cgroup is the cgroup of one container in all hierarchies.
+type cgroup struct {
+	h    hierarchies
+	path string // below each mount point
+}
+
+// cgroupOf reads the place of a container's cgroup from its bundle: the runtime makes it exactly there.
+func (h hierarchies) cgroupOf(bundle string) (cgroup, error) {
+	var spec struct {
+		Linux struct {
+			CgroupsPath string `json:"cgroupsPath"`
+		} `json:"linux"`
+	}
+	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return cgroup{}, err
+	}
+	if err := json.Unmarshal(data, &spec); err != nil {
+		return cgroup{}, fmt.Errorf("%s/config.json: %w", bundle, err)
+	}
+	path := spec.Linux.CgroupsPath
+	if parts := strings.Split(path, ":"); len(parts) == 3 {
+		path = filepath.Join(expandSlice(parts[0]), parts[1]+"-"+parts[2]+".scope")
+	}
+	if path == "" || filepath.Clean("/"+path) == "/" {
+		return cgroup{}, fmt.Errorf("%s/config.json: linux.cgroupsPath %q names no cgroup", bundle, path)
+	}
+	return cgroup{h, filepath.Clean("/" + path)}, nil
+}
+
+// expandSlice turns a-b.slice into a.slice/a-b.slice (systemd.slice(5)).
+func expandSlice(slice string) string {
+	name := strings.TrimSuffix(slice, ".slice")
+	if name == "-" || name == "" {
+		return "/"
+	}
+	var path, prefix string
+	for _, part := range strings.Split(name, "-") {
+		prefix += part
+		path = filepath.Join(path, prefix+".slice")
+		prefix += "-"
+	}
+	return path
+}
+
+// dirs are the container's directories that list its processes, the surest first.
+func (c cgroup) dirs() []string {
+	if c.h.unified != "" {
+		return []string{c.h.unified + c.path}
+	}
+	var out []string
+	for _, controller := range []string{"freezer", "pids", "memory", "devices", "cpu"} {
+		if root := c.h.v1[controller]; root != "" {
+			if dir := root + c.path; isDir(dir) {
+				out = append(out, dir)
+			}
+		}
+	}
+	return out
+}
+
+func isDir(path string) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.IsDir()
+}
+
+// pids lists the processes of the container, those of cgroups below included.
+func (c cgroup) pids() ([]int, error) {
+	dirs := c.dirs()
+	if len(dirs) == 0 {
+		return nil, nil
+	}
+	var pids []int
+	err := filepath.WalkDir(dirs[0], func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		if err != nil || d.Name() != "cgroup.procs" {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+			return err
+		}
+		for _, line := range strings.Fields(string(data)) {
+			if pid, err := strconv.Atoi(line); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the processes of cgroup %s: %w", c.path, err)
+	}
+	return pids, nil
+}
+
+// kill ends every process of the container and returns when none is left.
+func (c cgroup) kill(ctx context.Context) error {
+	if c.h.unified != "" {
+		// cgroup.kill (Linux 5.14) leaves no process the time to fork.
+		_ = os.WriteFile(filepath.Join(c.h.unified+c.path, "cgroup.kill"), []byte("1"), 0)
+	}
+	for round := 0; ; round++ {
+		pids, err := c.pids()
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if round == 2 {
+			defer c.freeze()() // it forks faster than we kill
+		}
+		if err := killAll(ctx, pids); err != nil {
+			return fmt.Errorf("kill cgroup %s: %w", c.path, err)
+		}
+	}
+}
+
+// freeze stops a v1 cgroup from forking; killed processes still need to thaw to die.
+func (c cgroup) freeze() func() {
+	root := c.h.v1["freezer"]
+	if root == "" {
+		return func() {}
+	}
+	file := root + c.path + "/freezer.state"
+	_ = os.WriteFile(file, []byte("FROZEN"), 0)
+	pids, _ := c.pids()
+	for _, pid := range pids {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	_ = os.WriteFile(file, []byte("THAWED"), 0)
+	return func() {}
+}
+
+// killAll kills processes and waits for the end of each.
+func killAll(ctx context.Context, pids []int) error {
+	var faults []error
+	for _, pid := range pids {
+		st, err := proc.ReadStat(pid)
+		if err != nil || st.Zombie {
+			continue
+		}
+		h, err := proc.Open(pid, st.Start)
+		if err != nil {
+			continue
+		}
+		if err := h.Signal(unix.SIGKILL); err != nil {
+			faults = append(faults, err)
+		}
+		stop := context.AfterFunc(ctx, func() { _ = h.Close() })
+		err = h.Wait()
+		stop()
+		_ = h.Close()
+		if ctx.Err() != nil {
+			return errors.Join(append(faults, ctx.Err())...)
+		}
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// oomKilled says whether the kernel killed a process of the container for want of memory.
+func (c cgroup) oomKilled() bool {
+	file := filepath.Join(c.h.unified+c.path, "memory.events")
+	if c.h.unified == "" {
+		if c.h.v1["memory"] == "" {
+			return false
+		}
+		file = c.h.v1["memory"] + c.path + "/memory.oom_control"
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		key, value, _ := strings.Cut(lines.Text(), " ")
+		if key == "oom_kill" {
+			return value != "0"
+		}
+	}
+	return false
+}

@@ -1,0 +1,272 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/podwright/podwright/cri-shim/internal/monitor/api"
+	"github.com/podwright/podwright/cri-shim/internal/paths"
+	"github.com/podwright/podwright/cri-shim/internal/proc"
+	"github.com/podwright/podwright/cri-shim/internal/runc"
+	"github.com/podwright/podwright/pkg/durable"
+)
+
+// Config is what a monitor is told at its start.
+type Config struct {
+	Layout        paths.Layout
+	Runtimes      map[string]string // handler → OCI runtime binary; "" is the default one
+	SystemdCgroup bool
+	IdleExit      time.Duration // ends the monitor when it had no container and no client for so long; 0: never
+	Version       string
+	Logger        *slog.Logger
+}
+
+// Server is the monitor of one node.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	files   archive
+	reaper  *proc.Reaper
+	cgroups hierarchies
+	work    sync.WaitGroup // the goroutines that wait for containers
+
+	mu         sync.Mutex
+	containers map[string]*container  // guarded by mu
+	watchers   map[chan struct{}]bool // guarded by mu; one slot each: there is an end to tell
+	clients    int                    // guarded by mu
+	idleSince  time.Time              // guarded by mu
+}
+
+// Run serves until ctx ends, or until it was idle for long enough. Containers run on.
+func Run(ctx context.Context, cfg Config) error {
+	if cfg.Runtimes[""] == "" {
+		return fmt.Errorf("runtimes: the default one (handler \"\") is missing: %w", errdefs.ErrInvalidArgument)
+	}
+	files, err := newArchive(cfg.Layout.Monitor())
+	if err != nil {
+		return err
+	}
+	lock, err := durable.TryAcquire(files.sub("lock"))
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, files: files, containers: map[string]*container{},
+		watchers: map[chan struct{}]bool{}, idleSince: time.Now(),
+	}
+	if s.cgroups, err = findHierarchies(); err != nil {
+		return err
+	}
+	if s.reaper, err = proc.NewReaper(); err != nil {
+		return err
+	}
+	defer s.reaper.Close()
+	if err := os.WriteFile(files.sub("pid"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return err
+	}
+	s.adopt(ctx)
+	return s.serve(ctx)
+}
+
+// adopt takes over all containers of the monitor before.
+func (s *Server) adopt(ctx context.Context) {
+	records, bad := s.files.load()
+	for _, err := range bad {
+		s.log.Error("a record was set aside", "err", err)
+	}
+	var wg sync.WaitGroup
+	for _, r := range records {
+		c := newContainer(s, r)
+		s.containers[r.ID] = c
+		wg.Go(func() {
+			rt, err := s.runtime(r.Handler)
+			if err == nil {
+				err = c.adopt(ctx, rt)
+			}
+			if err != nil {
+				s.log.Error("adopt container", "container", r.ID, "err", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (s *Server) serve(ctx context.Context) error {
+	socket := s.cfg.Layout.MonitorSocket()
+	_ = os.Remove(socket) // we hold the lock: whoever made it is dead
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return err
+	}
+	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
+	if err != nil {
+		return err
+	}
+	api.RegisterMonitorService(srv, s)
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(ctx, countingListener{l, s}) }()
+	s.log.Info("cri-monitor serves", "socket", socket, "containers", len(s.containers))
+	defer srv.Close()
+	for {
+		select {
+		case err := <-failed:
+			return fmt.Errorf("serve: %w", err)
+		case <-ctx.Done():
+			return nil
+		case <-time.After(max(s.cfg.IdleExit/4, time.Second)):
+			if s.idle() {
+				s.log.Info("idle: no container and no client", "for", s.cfg.IdleExit)
+				return nil
+			}
+		}
+	}
+}
+
+func (s *Server) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.containers) > 0 || s.clients > 0 {
+		s.idleSince = time.Now()
+	}
+	return s.cfg.IdleExit > 0 && time.Since(s.idleSince) > s.cfg.IdleExit
+}
+
+// countingListener counts the clients, and admits only those of our own user or root.
+type countingListener struct {
+	*net.UnixListener
+	s *Server
+}
+
+func (l countingListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		uid, err := peerUID(conn)
+		if err == nil && (uid == 0 || int(uid) == os.Geteuid()) {
+			l.s.count(1)
+			return &countedConn{Conn: conn, closed: sync.OnceFunc(func() { l.s.count(-1) })}, nil
+		}
+		l.s.log.Warn("refuse a client", "uid", uid, "err", err)
+		_ = conn.Close()
+	}
+}
+
+func peerUID(conn *net.UnixConn) (uint32, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(err, credErr); err != nil {
+		return 0, err
+	}
+	return cred.Uid, nil
+}
+
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+// Close closes the connection and counts it off.
+func (c *countedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
+
+func (s *Server) count(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients += n
+	s.idleSince = time.Now()
+}
+
+func (s *Server) runtime(handler string) (runc.Runtime, error) {
+	binary, ok := s.cfg.Runtimes[handler]
+	if !ok {
+		return runc.Runtime{}, fmt.Errorf("runtime handler %q is not known: %w", handler, errdefs.ErrInvalidArgument)
+	}
+	return runc.Runtime{Binary: binary, Root: s.cfg.Layout.RuncRoot(), SystemdCgroup: s.cfg.SystemdCgroup, Reaper: s.reaper}, nil
+}
+
+// find returns a container whose start has come about.
+func (s *Server) find(ctx context.Context, id string) (*container, runc.Runtime, error) {
+	s.mu.Lock()
+	c := s.containers[id]
+	s.mu.Unlock()
+	if c == nil {
+		return nil, runc.Runtime{}, fmt.Errorf("container %.80q: %w", id, errdefs.ErrNotFound)
+	}
+	select {
+	case <-c.begun:
+	case <-ctx.Done():
+		return nil, runc.Runtime{}, ctx.Err()
+	}
+	rt, err := s.runtime(c.rec.Handler)
+	return c, rt, err
+}
+
+// begin returns the container id, and whether the caller is the one to start it.
+func (s *Server) begin(r record) (*container, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.containers[r.ID]; c != nil {
+		return c, false
+	}
+	c := newContainer(s, r)
+	s.containers[r.ID] = c
+	return c, true
+}
+
+func (s *Server) drop(c *container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.containers[c.rec.ID] == c {
+		delete(s.containers, c.rec.ID)
+	}
+}
+
+// tell wakes all who watch, after an end is on disk.
+func (s *Server) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.watchers {
+		select {
+		case w <- struct{}{}:
+		default: // it is awake already
+		}
+	}
+}
+
+func validStart(r *api.StartRequest) error {
+	switch {
+	case !goodID.MatchString(r.Id):
+		return fmt.Errorf("id %.80q: must match %s: %w", r.Id, goodID, errdefs.ErrInvalidArgument)
+	case !filepath.IsAbs(r.Bundle):
+		return fmt.Errorf("bundle %.200q: must be an absolute path: %w", r.Bundle, errdefs.ErrInvalidArgument)
+	case r.LogPath != "" && (!filepath.IsAbs(r.LogPath) || slices.Contains(filepath.SplitList(r.LogPath), "..")):
+		return fmt.Errorf("log_path %.200q: must be absolute and without ..: %w", r.LogPath, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
