@@ -1,0 +1,232 @@
+// Package rootfs makes on disk what a container needs before its start: the mounted root file system, the files
+// that a pod's containers share, and the bundle with its config.json. It looks up in the image and on the host
+// what package bundle, which is pure, has to know.
+//
+// Crash story: every path is derived from the ids. Remove and RemoveSandbox find what a crash left, and never
+// delete through a mount: what cannot be unmounted stays.
+package rootfs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/podwright/podwright/cri-shim/internal/bundle"
+	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
+	"github.com/podwright/podwright/cri-shim/internal/paths"
+	"github.com/podwright/podwright/cri-shim/internal/pod"
+	"github.com/podwright/podwright/cri-shim/internal/podinit"
+)
+
+// Options are the parts of a Maker.
+type Options struct {
+	Layout  paths.Layout
+	Facts   hostinfo.Facts
+	Cgroups bundle.Cgroups
+	// MakeMissingSources makes a directory where the source of a mount is missing. The CRI says that it is an
+	// error; containerd and CRI-O make it.
+	MakeMissingSources bool
+}
+
+// Maker implements pod.Bundles.
+type Maker struct{ opt Options }
+
+// New checks the options and starts nothing.
+func New(opt Options) (*Maker, error) {
+	for _, dir := range []string{opt.Layout.Root, opt.Layout.State} {
+		// These characters separate the options of an overlay mount.
+		if !filepath.IsAbs(dir) || strings.ContainsAny(dir, ":,\\") {
+			return nil, fmt.Errorf("directory %q: must be absolute and without : , or \\: %w", dir, errdefs.ErrInvalidArgument)
+		}
+	}
+	return &Maker{opt}, nil
+}
+
+// Prepare implements pod.Bundles.
+func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, img pod.Image) (eff pod.Effective, cgroup string, err error) {
+	if c.Config.Privileged && !s.Config.Privileged {
+		return eff, "", fmt.Errorf("privileged: the container's sandbox is not privileged: %w", errdefs.ErrInvalidArgument)
+	}
+	if eff.StopSignal, err = bundle.StopSignal(c.Config.StopSignal, img.Config.StopSignal); err != nil {
+		return eff, "", err
+	}
+	if _, err := bundle.Args(c.Config, img); err != nil {
+		return eff, "", err // before anything is mounted
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Remove(context.WithoutCancel(ctx), s.ID, c.ID))
+		}
+	}()
+	if err := m.mountRoot(s.ID, c.ID, img.Layers); err != nil {
+		return eff, "", err
+	}
+	in, err := m.input(s, c, img)
+	if err != nil {
+		return eff, "", err
+	}
+	spec, err := bundle.Spec(in)
+	if err != nil {
+		return eff, "", err
+	}
+	if err := writeSpec(m.opt.Layout.Bundle(string(c.ID)), spec); err != nil {
+		return eff, "", err
+	}
+	eff.UID, eff.GID, eff.Groups = in.User.UID, in.User.GID, spec.Process.User.AdditionalGids
+	return eff, spec.Linux.CgroupsPath, ctx.Err()
+}
+
+// input looks up what config.json depends on.
+func (m *Maker) input(s pod.Sandbox, c pod.Container, img pod.Image) (bundle.Input, error) {
+	in := bundle.Input{
+		Sandbox: s, Container: c, Image: img,
+		Facts: m.opt.Facts, Layout: m.opt.Layout, Cgroups: m.opt.Cgroups,
+	}
+	root, err := openRoot(m.opt.Layout.Rootfs(string(c.ID)))
+	if err != nil {
+		return in, err
+	}
+	defer root.close()
+	if in.User, err = root.user(c.Config.Security, img.Config.User); err != nil {
+		return in, err
+	}
+	if in.Volumes, err = m.volumes(c.Config.Mounts); err != nil {
+		return in, err
+	}
+	if in.Anonymous, err = m.anonymous(root, s.ID, c, img); err != nil {
+		return in, err
+	}
+	if in.Devices, in.Rules, err = devices(c.Config); err != nil {
+		return in, err
+	}
+	if p := c.Config.Security.Seccomp; p.Kind == pod.ProfileLocalhost {
+		if in.Seccomp, err = readSeccomp(p.Ref); err != nil {
+			return in, err
+		}
+	}
+	return in, nil
+}
+
+// mountRoot mounts the image's layers under the container's writable one.
+func (m *Maker) mountRoot(sandbox, id pod.ID, layers []string) error {
+	l := m.opt.Layout
+	rootfs := l.Rootfs(string(id))
+	upper, work := l.Upper(string(sandbox), string(id)), l.Work(string(sandbox), string(id))
+	for _, dir := range []struct {
+		path string
+		mode fs.FileMode
+	}{{rootfs, 0o711}, {upper, 0o755}, {work, 0o711}} {
+		if err := os.MkdirAll(filepath.Dir(dir.path), 0o711); err != nil {
+			return fmt.Errorf("make the root file system: %w", err)
+		}
+		if err := os.Mkdir(dir.path, dir.mode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make the root file system: %w", err)
+		}
+	}
+	if len(layers) == 0 {
+		return fmt.Errorf("image has no layers: %w", errdefs.ErrInvalidArgument)
+	}
+	return mountOverlay(rootfs, layers, upper, work)
+}
+
+func writeSpec(dir string, spec *specs.Spec) error {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("encode config.json: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600); err != nil {
+		return fmt.Errorf("write config.json: %w", err)
+	}
+	return nil
+}
+
+// Remove implements pod.Bundles. The record's directory stays: it belongs to the store.
+func (m *Maker) Remove(_ context.Context, sandbox, id pod.ID) error {
+	l := m.opt.Layout
+	if err := m.removeBundle(id); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.RemoveAll(l.Upper(string(sandbox), string(id))),
+		os.RemoveAll(l.Work(string(sandbox), string(id))),
+		os.RemoveAll(m.volumeDir(sandbox, id)),
+	)
+}
+
+func (m *Maker) removeBundle(id pod.ID) error {
+	dir := m.opt.Layout.Bundle(string(id))
+	if err := unmount(m.opt.Layout.Rootfs(string(id))); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove bundle: %w", err)
+	}
+	return nil
+}
+
+// PrepareInit implements pod.Bundles.
+func (m *Maker) PrepareInit(_ context.Context, s pod.Sandbox) error {
+	binary, err := podinit.Binary(runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	rootfs := m.opt.Layout.Rootfs(string(s.ID))
+	if err := os.MkdirAll(filepath.Join(rootfs, "proc"), 0o755); err != nil {
+		return fmt.Errorf("make the root of the init: %w", err)
+	}
+	for _, dir := range []string{"dev", "sys"} { // the OCI runtime insists on them
+		if err := os.MkdirAll(filepath.Join(rootfs, dir), 0o755); err != nil {
+			return fmt.Errorf("make the root of the init: %w", err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(rootfs, "pause"), binary, 0o755); err != nil {
+		return fmt.Errorf("write the init: %w", err)
+	}
+	if err := os.Chmod(filepath.Dir(rootfs), 0o711); err != nil {
+		return err
+	}
+	spec, err := bundle.InitSpec(s, m.opt.Facts, m.opt.Layout, m.opt.Cgroups)
+	if err != nil {
+		return err
+	}
+	return writeSpec(m.opt.Layout.Bundle(string(s.ID)), spec)
+}
+
+// RemoveSandbox implements pod.Bundles.
+func (m *Maker) RemoveSandbox(_ context.Context, id pod.ID) error {
+	dir := m.opt.Layout.Shared(string(id))
+	if err := errors.Join(m.removeBundle(id), unmount(filepath.Join(dir, "shm"))); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the sandbox's files: %w", err)
+	}
+	return nil
+}
+
+// unmount takes away whatever is mounted on path; nothing, or no path, is success.
+func unmount(path string) error {
+	for range 16 { // a crash may have mounted twice
+		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EBUSY) {
+			err = unix.Unmount(path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+		}
+		switch {
+		case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT):
+			return nil
+		case err != nil:
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+	return fmt.Errorf("unmount %s: it is mounted again and again", path)
+}
