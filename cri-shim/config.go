@@ -1,0 +1,236 @@
+package crishim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/podwright/podwright/cri-shim/internal/paths"
+)
+
+// DefaultConfigFile is read when it exists and no other file is named.
+const DefaultConfigFile = "/etc/cri-shim/config.toml"
+
+// Config is everything that can be set. It is read once, at the start. conf/cri-shim.toml documents
+// every key beside its default.
+type Config struct {
+	Root   string `toml:"root" json:"root"`
+	State  string `toml:"state" json:"state"`
+	Listen string `toml:"listen" json:"listen"` // "" is cri-shim.sock under State
+
+	CgroupDriver string `toml:"cgroup_driver" json:"cgroupDriver"`
+	CgroupParent string `toml:"cgroup_parent" json:"cgroupParent"` // "" is one of our own
+
+	Runtime  string             `toml:"runtime" json:"runtime"` // of the handler ""
+	Runtimes map[string]Runtime `toml:"runtimes" json:"runtimes,omitempty"`
+
+	CreateMissingMountSources bool `toml:"create_missing_mount_sources" json:"createMissingMountSources"`
+
+	Log     LogConfig     `toml:"log" json:"log"`
+	CNI     CNIConfig     `toml:"cni" json:"cni"`
+	Image   ImageConfig   `toml:"image" json:"image"`
+	Monitor MonitorConfig `toml:"monitor" json:"monitor"`
+}
+
+// Runtime is a further OCI runtime, which pods ask for by the name of its handler.
+type Runtime struct {
+	Path string `toml:"path" json:"path"`
+}
+
+// LogConfig is the form of our own log, on standard error.
+type LogConfig struct {
+	Level  string `toml:"level" json:"level"`
+	Format string `toml:"format" json:"format"`
+}
+
+// CNIConfig says where networks come from.
+type CNIConfig struct {
+	ConfDir      string   `toml:"conf_dir" json:"confDir"`
+	BinDirs      []string `toml:"bin_dirs" json:"binDirs"`
+	ConfTemplate string   `toml:"conf_template" json:"confTemplate,omitempty"`
+	IPPref       string   `toml:"ip_pref" json:"ipPref"`
+	GC           bool     `toml:"gc" json:"gc"`
+}
+
+// ImageConfig says how images are pulled.
+type ImageConfig struct {
+	RegistryConfigDir    string   `toml:"registry_config_dir" json:"registryConfigDir"`
+	MaxParallelDownloads int      `toml:"max_parallel_downloads" json:"maxParallelDownloads"`
+	ProgressTimeout      Duration `toml:"progress_timeout" json:"progressTimeout"`
+}
+
+// MonitorConfig says where cri-monitor is.
+type MonitorConfig struct {
+	Path string `toml:"path" json:"path,omitempty"` // "": beside our own binary, then in PATH
+}
+
+// Duration is written like "5m" or "1.5s".
+type Duration time.Duration
+
+// UnmarshalText reads the form of time.ParseDuration.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q: want a duration like \"30s\" or \"5m\"", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes the same form.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// Default is what holds for every key that nobody sets.
+func Default() Config {
+	return Config{
+		Root:         "/var/lib/cri-shim",
+		State:        "/run/cri-shim",
+		CgroupDriver: "auto",
+		Runtime:      "runc",
+		Log:          LogConfig{Level: "info", Format: "text"},
+		CNI: CNIConfig{
+			ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, IPPref: "ipv4", GC: true,
+		},
+		Image: ImageConfig{
+			RegistryConfigDir: "/etc/cri-shim/certs.d", MaxParallelDownloads: 3, ProgressTimeout: Duration(5 * time.Minute),
+		},
+	}
+}
+
+// Parse reads TOML over the defaults. A key that is not known is an error with its place.
+func Parse(b []byte) (Config, error) {
+	c := Default()
+	d := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
+	err := d.Decode(&c)
+	var unknown *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		return c, fmt.Errorf("unknown key:\n%s: %w", unknown.String(), errdefs.ErrInvalidArgument)
+	case errors.As(err, &bad):
+		row, column := bad.Position()
+		return c, fmt.Errorf("line %d, column %d: %w\n%s: %w", row, column, bad, bad.String(), errdefs.ErrInvalidArgument)
+	case err != nil:
+		return c, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return c, c.Validate()
+}
+
+// Load reads a file. With an empty name it is DefaultConfigFile, which may be missing.
+func Load(file string) (Config, error) {
+	named := file != ""
+	if !named {
+		file = DefaultConfigFile
+	}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) && !named {
+		return Default(), nil
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	c, err := Parse(b)
+	if err != nil {
+		return c, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	return c, nil
+}
+
+// Socket is the path that the CRI is served on.
+func (c Config) Socket() string {
+	if c.Listen == "" {
+		return paths.Layout{Root: c.Root, State: c.State}.Socket()
+	}
+	return strings.TrimPrefix(c.Listen, "unix://")
+}
+
+// maxSocketPath is what fits into sockaddr_un, without the NUL at its end (unix(7)).
+const maxSocketPath = 107
+
+var handlerForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
+
+// Validate returns all faults joined.
+func (c Config) Validate() error {
+	v := validator{}
+	v.absolute("root", c.Root)
+	v.absolute("state", c.State)
+	if filepath.Clean(c.Root) == filepath.Clean(c.State) {
+		v.bad("state", c.State, "another directory than root: one survives a reboot, the other must not")
+	}
+	v.absolute("listen", c.Socket())
+	if len(c.Socket()) > maxSocketPath {
+		v.bad("listen", c.Socket(), fmt.Sprintf("a path of at most %d bytes", maxSocketPath))
+	}
+	v.oneOf("cgroup_driver", c.CgroupDriver, "auto", "cgroupfs", "systemd")
+	if strings.Contains(c.CgroupParent, "..") {
+		v.bad("cgroup_parent", c.CgroupParent, `a cgroup without ".."`)
+	}
+	v.program("runtime", c.Runtime)
+	for _, name := range slices.Sorted(maps.Keys(c.Runtimes)) {
+		if !handlerForm.MatchString(name) {
+			v.bad("runtimes", name, "a handler's name: small letters, digits, '-' and '.'")
+		}
+		v.program("runtimes."+name+".path", c.Runtimes[name].Path)
+	}
+	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf("log.format", c.Log.Format, "text", "json")
+	v.absolute("cni.conf_dir", c.CNI.ConfDir)
+	if len(c.CNI.BinDirs) == 0 {
+		v.bad("cni.bin_dirs", "", "at least one directory")
+	}
+	for _, dir := range c.CNI.BinDirs {
+		v.absolute("cni.bin_dirs", dir)
+	}
+	v.absoluteOrEmpty("cni.conf_template", c.CNI.ConfTemplate)
+	v.oneOf("cni.ip_pref", c.CNI.IPPref, "ipv4", "ipv6")
+	v.absoluteOrEmpty("image.registry_config_dir", c.Image.RegistryConfigDir)
+	if n := c.Image.MaxParallelDownloads; n < 1 || n > 64 {
+		v.bad("image.max_parallel_downloads", fmt.Sprint(n), "a number from 1 to 64")
+	}
+	if c.Image.ProgressTimeout < 0 {
+		v.bad("image.progress_timeout", time.Duration(c.Image.ProgressTimeout).String(), "0 (none) or more")
+	}
+	v.absoluteOrEmpty("monitor.path", c.Monitor.Path)
+	return errors.Join(v.faults...)
+}
+
+type validator struct{ faults []error }
+
+func (v *validator) bad(key, value, want string) {
+	v.faults = append(v.faults, fmt.Errorf("%s = %q: want %s: %w", key, value, want, errdefs.ErrInvalidArgument))
+}
+
+func (v *validator) absolute(key, p string) {
+	if !filepath.IsAbs(p) || strings.ContainsRune(p, 0) {
+		v.bad(key, p, "an absolute path")
+	}
+}
+
+func (v *validator) absoluteOrEmpty(key, p string) {
+	if p != "" {
+		v.absolute(key, p)
+	}
+}
+
+// program accepts a path, or a name to look for in PATH.
+func (v *validator) program(key, p string) {
+	if p == "" || strings.Contains(p, "/") && !filepath.IsAbs(p) {
+		v.bad(key, p, "an absolute path or the name of a program in PATH")
+	}
+}
+
+func (v *validator) oneOf(key, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		v.bad(key, value, "one of "+strings.Join(allowed, ", "))
+	}
+}

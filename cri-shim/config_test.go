@@ -1,0 +1,124 @@
+package crishim
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/podwright/podwright/conf"
+)
+
+func TestSampleIsTheDefault(t *testing.T) {
+	c, err := Parse([]byte(conf.CRIShim))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Default(), c); diff != "" {
+		t.Errorf("conf/cri-shim.toml differs from Default() (-want +got):\n%s", diff)
+	}
+	for _, key := range keys(reflect.TypeFor[Config](), "") {
+		if !strings.Contains(conf.CRIShim, key) {
+			t.Errorf("conf/cri-shim.toml does not show the key %q", key)
+		}
+	}
+}
+
+func keys(t reflect.Type, prefix string) []string {
+	var out []string
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key := f.Tag.Get("toml")
+		if f.Type.Kind() == reflect.Struct {
+			out = append(append(out, "["+key+"]"), keys(f.Type, key+".")...)
+			continue
+		}
+		if f.Type.Kind() == reflect.Map {
+			out = append(out, "["+key+".")
+			continue
+		}
+		out = append(out, "\n"+key+" = ")
+	}
+	return out
+}
+
+func TestParse(t *testing.T) {
+	c, err := Parse([]byte(`
+root = "/a"
+listen = "unix:///a/s.sock"
+[runtimes.crun]
+path = "/usr/bin/crun"
+[image]
+progress_timeout = "90s"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Root != "/a" || c.Socket() != "/a/s.sock" || c.Runtimes["crun"].Path != "/usr/bin/crun" {
+		t.Errorf("got %+v", c)
+	}
+	if time.Duration(c.Image.ProgressTimeout) != 90*time.Second {
+		t.Errorf("progress_timeout = %v", c.Image.ProgressTimeout)
+	}
+	if c.State != Default().State || Default().Socket() != "/run/cri-shim/cri-shim.sock" {
+		t.Errorf("defaults: %+v", c)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, c := range []struct{ name, toml, want string }{
+		{"unknown key", "root = \"/a\"\nroute = \"/b\"\n", "route"},
+		{"unknown key's line", "\n\n[cni]\nfoo = 1\n", "4|"},
+		{"unknown table", "[plugins]\na = 1\n", "plugins"},
+		{"wrong type", "root = 5\n", "line 1"},
+		{"syntax", "root = \n", "line 1"},
+		{"duplicate", "root = \"/a\"\nroot = \"/b\"\n", "root"},
+		{"duration", "[image]\nprogress_timeout = \"5 minutes\"\n", "duration"},
+		{"relative", "root = \"a\"\n", `root = "a": want an absolute path`},
+		{"same", "root = \"/a\"\nstate = \"/a/\"\n", "another directory"},
+		{"tcp", "listen = \"tcp://1.2.3.4:5\"\n", "listen"},
+		{"long socket", "listen = \"/" + strings.Repeat("a", 107) + "\"\n", "107"},
+		{"driver", "cgroup_driver = \"v2\"\n", "auto, cgroupfs, systemd"},
+		{"level", "[log]\nlevel = \"loud\"\n", "log.level"},
+		{"handler", "[runtimes.\"../x\"]\npath = \"/x\"\n", "handler"},
+		{"no path", "[runtimes.x]\n", "runtimes.x.path"},
+		{"relative runtime", "runtime = \"bin/runc\"\n", "runtime"},
+		{"downloads", "[image]\nmax_parallel_downloads = 0\n", "1 to 64"},
+		{"no bin dirs", "[cni]\nbin_dirs = []\n", "bin_dirs"},
+		{"ip_pref", "[cni]\nip_pref = \"cni\"\n", "ip_pref"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Parse([]byte(c.toml))
+			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want InvalidArgument with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestValidateJoinsAllFaults(t *testing.T) {
+	c := Default()
+	c.Root, c.Log.Level = "x", "y"
+	err := c.Validate()
+	if err == nil || !strings.Contains(err.Error(), "root") || !strings.Contains(err.Error(), "log.level") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	if _, err := Load(filepath.Join(t.TempDir(), "none.toml")); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a missing named file: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "c.toml")
+	if err := os.WriteFile(file, []byte("nope = 1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(file); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("the error must name the file: %v", err)
+	}
+}

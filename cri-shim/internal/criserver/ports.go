@@ -1,0 +1,89 @@
+package criserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/podwright/podwright/cri-shim/internal/pod"
+)
+
+// Sandboxes runs the operations on sandboxes. Lookups accept a unique beginning of an id.
+type Sandboxes interface {
+	RunSandbox(context.Context, pod.SandboxConfig) (pod.ID, error)
+	StopSandbox(ctx context.Context, id string) error   // nil when absent
+	RemoveSandbox(ctx context.Context, id string) error // nil when absent
+	Sandbox(id string) (pod.Sandbox, error)
+	Sandboxes() []pod.Sandbox
+}
+
+// Containers runs the operations that change containers.
+type Containers interface {
+	CreateContainer(ctx context.Context, sandbox string, c pod.ContainerConfig) (pod.ID, error)
+	StartContainer(ctx context.Context, id string) error
+	StopContainer(ctx context.Context, id string, grace time.Duration) error // nil when absent
+	RemoveContainer(ctx context.Context, id string) error                    // nil when absent
+}
+
+// ContainerView looks at containers and works inside them.
+type ContainerView interface {
+	Container(id string) (pod.Container, error)
+	Containers() []pod.Container
+	ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (pod.ExecResult, error)
+	ReopenLog(ctx context.Context, id string) error
+}
+
+// Images is the store of local images. A ref is a name, a tag, a digest, an id or the unique
+// beginning of one.
+type Images interface {
+	// Pull returns the id of the image. Its errors may be ErrRegistryUnavailable or ErrSignature.
+	Pull(ctx context.Context, ref string, c Credentials) (id string, err error)
+	List(context.Context) ([]Image, error)
+	// Find is errdefs.ErrNotFound when there is none.
+	Find(ctx context.Context, ref string) (Image, error)
+	// Remove forgets an image with all its names; absent is success.
+	Remove(ctx context.Context, ref string) error
+	Usage(context.Context) (FSUsage, error)
+}
+
+// Network is what a status has to know of the pod network. Neither call waits for a plugin.
+type Network interface {
+	// Ready is nil when pods can be attached; the error is shown to the node's administrator.
+	Ready() error
+	// SetPodCIDR takes the ranges given to this node; nothing to do is success.
+	SetPodCIDR(cidrs string) error
+}
+
+// Image is one local image under all its names.
+type Image struct {
+	ID      string // "sha256:…", the same in every answer
+	Tags    []string
+	Digests []string
+	Size    int64  // bytes
+	User    string // USER of its configuration
+	Pinned  bool
+	Config  json.RawMessage // its configuration, for a verbose status; may be empty
+}
+
+// Credentials are for one pull. Server is empty or the registry they may be shown to.
+type Credentials struct {
+	Username, Password string
+	Server             string
+	IdentityToken      string // OAuth2 refresh token
+	RegistryToken      string // bearer token
+}
+
+// FSUsage is what images take on their file system.
+type FSUsage struct {
+	Time       time.Time
+	MountPoint string
+	Bytes      uint64
+	Inodes     uint64
+}
+
+// Classes of errors that have a meaning of their own to the kubelet.
+var (
+	ErrRegistryUnavailable = errors.New("registry unavailable")
+	ErrSignature           = errors.New("signature validation failed")
+)

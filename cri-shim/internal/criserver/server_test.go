@@ -1,0 +1,194 @@
+package criserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/podwright/podwright/cri-shim/internal/pod"
+)
+
+func wantCode(t *testing.T, err error, want codes.Code, text string) {
+	t.Helper()
+	if status.Code(err) != want || !strings.Contains(status.Convert(err).Message(), text) {
+		t.Errorf("got %v, want %v with %q", err, want, text)
+	}
+}
+
+func TestNothingIsAnsweredBeforeRecovery(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.Version(t.Context(), &runtime.VersionRequest{})
+	wantCode(t, err, codes.Unavailable, "starting")
+	_, err = w.images.ImageFsInfo(t.Context(), &runtime.ImageFsInfoRequest{})
+	wantCode(t, err, codes.Unavailable, "starting")
+	close(w.ready)
+	if _, err := w.Version(t.Context(), &runtime.VersionRequest{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCodes(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{errdefs.ErrInvalidArgument, codes.InvalidArgument},
+		{errdefs.ErrNotFound, codes.NotFound},
+		{errdefs.ErrFailedPrecondition, codes.FailedPrecondition},
+		{errdefs.ErrUnavailable, codes.Unavailable},
+		{errdefs.ErrNotImplemented, codes.Unimplemented},
+		{errdefs.ErrAlreadyExists, codes.AlreadyExists},
+		{errdefs.ErrPermissionDenied, codes.PermissionDenied},
+		{errdefs.ErrUnauthenticated, codes.Unauthenticated},
+		{errdefs.ErrResourceExhausted, codes.ResourceExhausted},
+		{errdefs.ErrDataLoss, codes.DataLoss},
+		{pod.ErrStart, codes.FailedPrecondition},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{context.Canceled, codes.Canceled},
+		{errors.New("odd"), codes.Internal},
+		// A code from further down means something else there.
+		{status.Error(codes.NotFound, "monitor: no such thing"), codes.Internal},
+		{fmt.Errorf("%w and %w", context.DeadlineExceeded, errdefs.ErrNotFound), codes.DeadlineExceeded},
+		{ErrRegistryUnavailable, codes.Unknown},
+	} {
+		if got := status.Code(statusOf(fmt.Errorf("start container x: %w", c.err))); got != c.want {
+			t.Errorf("%v: %v, want %v", c.err, got, c.want)
+		}
+	}
+	if statusOf(nil) != nil {
+		t.Error("nil is an error")
+	}
+	if got := status.Code(statusOf(status.Error(codes.NotFound, "direct"))); got != codes.Internal {
+		t.Errorf("a direct status from further down: %v", got)
+	}
+}
+
+func TestPrefixStandsFirst(t *testing.T) {
+	w := started(t)
+	for prefix, class := range map[string]error{"RegistryUnavailable": ErrRegistryUnavailable, "SignatureValidationFailed": ErrSignature} {
+		w.store.pullErr = fmt.Errorf("pull image x: %w: connection refused", class)
+		_, err := w.images.PullImage(t.Context(), &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: "x"}})
+		s := status.Convert(err)
+		// The kubelet's client shows the bare message for Unknown only.
+		if s.Code() != codes.Unknown || !strings.HasPrefix(s.Message(), prefix+": pull image x") {
+			t.Errorf("%s: %v", prefix, err)
+		}
+	}
+}
+
+func TestUnimplementedIsSaid(t *testing.T) {
+	w := started(t)
+	_, err := w.Attach(t.Context(), &runtime.AttachRequest{})
+	wantCode(t, err, codes.Unimplemented, "Attach")
+	_, err = w.UpdatePodSandboxResources(t.Context(), &runtime.UpdatePodSandboxResourcesRequest{})
+	wantCode(t, err, codes.Unimplemented, "UpdatePodSandboxResources")
+	events, err := w.GetContainerEvents(t.Context(), &runtime.GetEventsRequest{})
+	if err == nil {
+		_, err = events.Recv()
+	}
+	wantCode(t, err, codes.Unimplemented, "GetContainerEvents")
+}
+
+func TestPanicEndsOnlyItsCall(t *testing.T) {
+	w := started(t)
+	w.pods.panics = true
+	_, err := w.StartContainer(t.Context(), &runtime.StartContainerRequest{ContainerId: string(testID)})
+	wantCode(t, err, codes.Internal, "a bug in cri-shim")
+	if strings.Contains(err.Error(), "on purpose") || !strings.Contains(w.log.String(), "on purpose") {
+		t.Errorf("the panic belongs into the log, not the answer: %v", err)
+	}
+	if _, err := w.Version(t.Context(), &runtime.VersionRequest{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLogHoldsNoSecrets(t *testing.T) {
+	w := started(t)
+	w.store.pullErr = errors.New("no such registry")
+	_, _ = w.images.PullImage(t.Context(), &runtime.PullImageRequest{
+		Image: &runtime.ImageSpec{Image: "x"},
+		Auth:  &runtime.AuthConfig{Username: "bob", Password: "hunter2", IdentityToken: "tok1", RegistryToken: "tok2"},
+	})
+	_, err := w.images.PullImage(t.Context(), &runtime.PullImageRequest{
+		Image: &runtime.ImageSpec{Image: "x"}, Auth: &runtime.AuthConfig{Auth: "hunter2!"},
+	})
+	wantCode(t, err, codes.InvalidArgument, "auth.auth")
+	_, err = w.CreateContainer(t.Context(), &runtime.CreateContainerRequest{
+		PodSandboxId: string(testID),
+		Config:       &runtime.ContainerConfig{Envs: []*runtime.KeyValue{{Key: "a=b", Value: []byte("hunter2\x00")}}},
+	})
+	wantCode(t, err, codes.InvalidArgument, "config.envs[0]")
+	for _, secret := range []string{"hunter2", "tok1", "tok2"} {
+		if strings.Contains(w.log.String(), secret) || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s leaked", secret)
+		}
+	}
+	if !strings.Contains(w.log.String(), "method=PullImage") {
+		t.Errorf("no line for the call in %q", w.log)
+	}
+}
+
+func TestMessageSizes(t *testing.T) {
+	w := started(t)
+	_, err := w.RunPodSandbox(t.Context(), &runtime.RunPodSandboxRequest{
+		Config: &runtime.PodSandboxConfig{Annotations: map[string]string{"a": strings.Repeat("x", 12<<20)}},
+	})
+	wantCode(t, err, codes.InvalidArgument, "config.annotations") // it arrived
+	_, err = w.RunPodSandbox(t.Context(), &runtime.RunPodSandboxRequest{
+		Config: &runtime.PodSandboxConfig{Annotations: map[string]string{"a": strings.Repeat("x", 17<<20)}},
+	})
+	wantCode(t, err, codes.ResourceExhausted, "")
+
+	w.pods.exec = pod.ExecResult{Stdout: make([]byte, 16<<20), Stderr: []byte("end")}
+	resp, err := w.ExecSync(t.Context(), &runtime.ExecSyncRequest{ContainerId: string(testID), Cmd: []string{"x"}})
+	if err != nil || len(resp.GetStdout()) < 15<<20 || string(resp.GetStderr()) != "end" {
+		t.Errorf("16 MiB of output do not arrive: %v", err)
+	}
+}
+
+func TestCallerLeavesAndServerEnds(t *testing.T) {
+	w := started(t)
+	w.pods.block = make(chan struct{})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := w.StartContainer(ctx, &runtime.StartContainerRequest{ContainerId: string(testID)})
+	wantCode(t, err, codes.DeadlineExceeded, "")
+
+	answered := make(chan error, 1)
+	go func() {
+		_, err := w.StartContainer(context.Background(), &runtime.StartContainerRequest{ContainerId: string(testID)})
+		answered <- err
+	}()
+	for !strings.Contains(strings.Join(calls(w.pods), " "), "start "+string(testID)+" start") {
+		time.Sleep(time.Millisecond)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.stop() }()
+	close(w.pods.block) // a call in flight may finish
+	if err := <-answered; err != nil {
+		t.Errorf("the call in flight: %v", err)
+	}
+	if err := <-stopped; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+func calls(p *fakePods) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.calls...)
+}
+
+func TestNewRefusesHalf(t *testing.T) {
+	if _, err := New(Deps{}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,87 @@
+package criserver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	runtimeName = "cri-shim"
+	apiVersion  = "v1"
+)
+
+// Version answers the first question of every client.
+func (s *runtimeService) Version(context.Context, *runtime.VersionRequest) (*runtime.VersionResponse, error) {
+	return &runtime.VersionResponse{
+		Version:           "0.1.0", // of the kubelet's API, the same for ever
+		RuntimeName:       runtimeName,
+		RuntimeVersion:    s.Deps.Version,
+		RuntimeApiVersion: apiVersion,
+	}, nil
+}
+
+// Status says whether containers can run and pods can be attached, and what the handlers can do.
+func (s *runtimeService) Status(_ context.Context, r *runtime.StatusRequest) (*runtime.StatusResponse, error) {
+	resp := &runtime.StatusResponse{
+		Status: &runtime.RuntimeStatus{Conditions: []*runtime.RuntimeCondition{
+			condition(runtime.RuntimeReady, "RuntimeNotReady", s.Healthy()),
+			condition(runtime.NetworkReady, "NetworkPluginNotReady", s.Network.Ready()),
+		}},
+		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true},
+	}
+	for _, h := range s.Handlers {
+		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{
+			Name: h.Name,
+			Features: &runtime.RuntimeHandlerFeatures{
+				RecursiveReadOnlyMounts: h.RecursiveReadOnly,
+				UserNamespaces:          h.UserNamespaces,
+			},
+		})
+	}
+	if r.GetVerbose() {
+		resp.Info = map[string]string{"config": s.config}
+	}
+	return resp, nil
+}
+
+func condition(kind, reason string, err error) *runtime.RuntimeCondition {
+	if err == nil {
+		return &runtime.RuntimeCondition{Type: kind, Status: true}
+	}
+	return &runtime.RuntimeCondition{Type: kind, Reason: reason, Message: err.Error()}
+}
+
+// RuntimeConfig names the cgroup driver, so that the kubelet cannot use another one.
+func (s *runtimeService) RuntimeConfig(context.Context, *runtime.RuntimeConfigRequest) (*runtime.RuntimeConfigResponse, error) {
+	driver := runtime.CgroupDriver_CGROUPFS
+	if s.SystemdCgroup {
+		driver = runtime.CgroupDriver_SYSTEMD
+	}
+	return &runtime.RuntimeConfigResponse{Linux: &runtime.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil
+}
+
+// UpdateRuntimeConfig takes the pod ranges of this node.
+func (s *runtimeService) UpdateRuntimeConfig(_ context.Context, r *runtime.UpdateRuntimeConfigRequest) (*runtime.UpdateRuntimeConfigResponse, error) {
+	cidrs := r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr()
+	if cidrs == "" {
+		return &runtime.UpdateRuntimeConfigResponse{}, nil
+	}
+	if err := s.Network.SetPodCIDR(cidrs); err != nil {
+		return nil, fmt.Errorf("runtime_config.network_config.pod_cidr: %w", err)
+	}
+	return &runtime.UpdateRuntimeConfigResponse{}, nil
+}
+
+func (s *runtimeService) checkHandler(f *faults, name string) {
+	known := make([]string, len(s.Handlers))
+	for i, h := range s.Handlers {
+		known[i] = fmt.Sprintf("%q", h.Name)
+	}
+	if !slices.ContainsFunc(s.Handlers, func(h Handler) bool { return h.Name == name }) {
+		f.bad("runtime_handler", name, "one of "+strings.Join(known, ", "))
+	}
+}

@@ -1,0 +1,99 @@
+package crishim
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/podwright/podwright/cri-shim/internal/paths"
+)
+
+func TestClaimIsExclusive(t *testing.T) {
+	dir := t.TempDir()
+	l := paths.Layout{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state")}
+	lock, err := claim(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := claim(l); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "another cri-shim runs with state "+l.State) {
+		t.Errorf("got %v", err)
+	}
+	if other, err := claim(paths.Layout{Root: filepath.Join(dir, "r2"), State: filepath.Join(dir, "s2")}); err != nil {
+		t.Errorf("another state: %v", err)
+	} else if err := other.Release(); err != nil {
+		t.Error(err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	lock, err = claim(l)
+	if err != nil {
+		t.Fatalf("after its end: %v", err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestListen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "b", "s.sock")
+	l, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("directory mode %v, %v", info.Mode(), err)
+	}
+	if _, err := listen(path); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "another process answers") {
+		t.Errorf("a living socket: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the socket stays after its end")
+	}
+}
+
+func TestListenReplacesOnlyADeadSocket(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s.sock")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := listen(path)
+	if err != nil {
+		t.Fatalf("a dead socket: %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	precious := filepath.Join(dir, "precious")
+	if err := os.WriteFile(precious, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(precious, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{precious, link, dir} {
+		if _, err := listen(p); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	if b, err := os.ReadFile(precious); err != nil || string(b) != "x" {
+		t.Errorf("the file is gone: %v", err)
+	}
+}

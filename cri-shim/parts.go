@@ -1,0 +1,198 @@
+package crishim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/podwright/podwright/cri-shim/internal/bundle"
+	"github.com/podwright/podwright/cri-shim/internal/criserver"
+	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
+	"github.com/podwright/podwright/cri-shim/internal/monitor/client"
+	"github.com/podwright/podwright/cri-shim/internal/paths"
+	"github.com/podwright/podwright/cri-shim/internal/pod"
+	"github.com/podwright/podwright/cri-shim/internal/podnet"
+	"github.com/podwright/podwright/cri-shim/internal/podns"
+	"github.com/podwright/podwright/cri-shim/internal/rootfs"
+	"github.com/podwright/podwright/cri-shim/internal/store"
+)
+
+// networkUsers is where all instances on a host tell each other which networks they use.
+const networkUsers = "/run/cri-shim-networks"
+
+// parts are what Run puts together.
+type parts struct {
+	config  Config
+	logger  *slog.Logger
+	cgroups bundle.Cgroups
+
+	runtimes map[string]string // handler → absolute path
+	monitor  *client.Client
+	health   *health
+	images   *images
+	network  *podnet.Network
+	pods     *pod.Manager
+	server   *criserver.Server
+}
+
+func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (_ *parts, err error) {
+	p := &parts{config: cfg, logger: o.Logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	facts, err := hostinfo.Collect()
+	if err != nil {
+		return nil, err
+	}
+	p.cgroups = cgroupsOf(cfg, facts)
+	if p.runtimes, err = findRuntimes(cfg); err != nil {
+		return nil, err
+	}
+	if p.monitor, err = p.newMonitor(o, layout); err != nil {
+		return nil, err
+	}
+	p.health = newHealth(p.monitor.Ensure)
+	if p.network, err = newNetwork(cfg.CNI, layout, o.Logger); err != nil {
+		return nil, err
+	}
+	if p.images, err = newImages(ctx, cfg.Image, layout, o.Logger); err != nil {
+		return nil, err
+	}
+	if p.pods, err = p.newManager(facts, layout); err != nil {
+		return nil, err
+	}
+	p.server, err = p.newServer(ctx, o, facts, layout)
+	return p, err
+}
+
+// close ends what has no Run of its own. It may be called on half of the parts.
+func (p *parts) close() error {
+	var faults []error
+	if p.images != nil {
+		faults = append(faults, p.images.close())
+	}
+	if p.monitor != nil {
+		faults = append(faults, p.monitor.Close())
+	}
+	return errors.Join(faults...)
+}
+
+func cgroupsOf(cfg Config, f hostinfo.Facts) bundle.Cgroups {
+	c := bundle.Cgroups{Parent: cfg.CgroupParent, Systemd: cfg.CgroupDriver == "systemd" || cfg.CgroupDriver == "auto" && f.Systemd}
+	if c.Parent == "" {
+		c.Parent = "/cri-shim"
+		if c.Systemd {
+			c.Parent = "cri-shim.slice"
+		}
+	}
+	return c
+}
+
+// findRuntimes looks programs up once, so that a change of PATH means nothing to a running pod.
+func findRuntimes(cfg Config) (map[string]string, error) {
+	found := make(map[string]string, len(cfg.Runtimes)+1)
+	look := func(handler, program string) error {
+		file, err := exec.LookPath(program)
+		if err != nil {
+			return fmt.Errorf("OCI runtime of handler %q: %w: %w", handler, err, errdefs.ErrFailedPrecondition)
+		}
+		found[handler], err = filepath.Abs(file)
+		return err
+	}
+	faults := []error{look("", cfg.Runtime)}
+	for name, r := range cfg.Runtimes {
+		faults = append(faults, look(name, r.Path))
+	}
+	return found, errors.Join(faults...)
+}
+
+func (p *parts) newMonitor(o Options, layout paths.Layout) (*client.Client, error) {
+	binary, err := findMonitor(p.config.Monitor.Path)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"--state", layout.State, "--log-level", p.config.Log.Level}
+	if p.cgroups.Systemd {
+		args = append(args, "--systemd-cgroup")
+	}
+	for _, handler := range slices.Sorted(maps.Keys(p.runtimes)) {
+		args = append(args, "--runtime", handler+"="+p.runtimes[handler])
+	}
+	return client.New(client.Options{Layout: layout, Binary: binary, Args: args, Logger: o.Logger}), nil
+}
+
+// findMonitor prefers the one that was built with us.
+func findMonitor(path string) (string, error) {
+	const name = "cri-monitor"
+	if path != "" {
+		return path, nil
+	}
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(beside); err == nil {
+			return beside, nil
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("%s: neither beside cri-shim nor in PATH; set monitor.path: %w: %w", name, err, errdefs.ErrFailedPrecondition)
+	}
+	return filepath.Abs(path)
+}
+
+func newNetwork(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) (*podnet.Network, error) {
+	return podnet.New(podnet.Options{
+		ConfDir: cfg.ConfDir, BinDirs: cfg.BinDirs, CacheDir: layout.CNICache(), UsersDir: networkUsers,
+		Template: cfg.ConfTemplate, PreferV6: cfg.IPPref == "ipv6", Logger: logger,
+	})
+}
+
+func (p *parts) newManager(f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {
+	records, err := store.New(layout)
+	if err != nil {
+		return nil, err
+	}
+	maker, err := rootfs.New(rootfs.Options{
+		Layout: layout, Facts: f, Cgroups: p.cgroups, MakeMissingSources: p.config.CreateMissingMountSources,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return pod.New(pod.Deps{
+		Store: records, Images: p.images.store, Network: p.network, Pinner: podns.New(layout), Bundles: maker, Runtime: p.monitor,
+		Layout: layout, BootID: f.BootID, Logger: p.logger, Now: time.Now,
+	})
+}
+
+func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
+	var handlers []criserver.Handler
+	for _, name := range slices.Sorted(maps.Keys(p.runtimes)) { // "" is the first
+		handlers = append(handlers, criserver.Handler{
+			Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && mountsRecursiveReadOnly(ctx, p.runtimes[name]),
+		})
+	}
+	return criserver.New(criserver.Deps{
+		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network,
+		Healthy: p.health.last, Ready: p.pods.Recovered(),
+		Layout: layout, Handlers: handlers, SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
+		Config: struct {
+			StateDir     string            `json:"stateDir"`
+			RootDir      string            `json:"rootDir"`
+			CgroupParent string            `json:"cgroupParent"`
+			Runtimes     map[string]string `json:"runtimes"`
+			Config       Config            `json:"config"`
+		}{layout.State, layout.Root, p.cgroups.Parent, p.runtimes, p.config},
+		Logger: p.logger,
+	})
+}

@@ -1,0 +1,274 @@
+// Package node runs cri-shim with everything around it, from built binaries, in directories, on a bridge and in
+// cgroups of its own, so that it can stand beside any other runtime of the host. It speaks to it as users do: by
+// crictl, and by signals. The demo, the end-to-end tests and the benchmarks are made of it.
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/podwright/podwright/test/leftovers"
+)
+
+// Programs are the built binaries that a node is made of.
+type Programs struct {
+	Bin      string // directory of cri-shim, cri-monitor and bridge-ipam
+	Tools    string // directory of crictl and cnitool
+	Registry string // test/images/registry
+}
+
+// Node is one running cri-shim.
+type Node struct {
+	Base, Root, State, Socket, Logs, Hosts, NetDir string
+	Bridge, CgroupParent, Subnet                   string
+
+	programs Programs
+	before   leftovers.State
+	registry *exec.Cmd
+	shim     *exec.Cmd
+	shimLog  *os.File
+	binDir   string // of CNI plugins
+}
+
+// Marks give the node's processes away.
+func (n *Node) Marks() leftovers.Marks { return leftovers.Marks{n.Base, n.CgroupParent} }
+
+// New makes the directories and the files of a node, and starts its registry. What it returns, also beside an
+// error, is to be ended by Stop.
+func New(p Programs) (*Node, error) {
+	base, err := os.MkdirTemp("", "podwright-")
+	if err != nil {
+		return nil, err
+	}
+	var r [4]byte
+	_, _ = rand.Read(r[:]) // never fails (crypto/rand)
+	n := &Node{
+		Base: base, Root: base + "/root", State: base + "/state", Socket: base + "/cri.sock", Logs: base + "/logs",
+		Hosts: base + "/hosts", NetDir: base + "/net.d", programs: p, binDir: p.Bin,
+		Bridge: fmt.Sprintf("pw%x", r), CgroupParent: "/" + filepath.Base(base),
+		Subnet: fmt.Sprintf("10.%d.%d", 100+int(r[0])%100, r[1]),
+	}
+	if n.before, err = leftovers.Take(n.Marks()); err != nil {
+		return n, err
+	}
+	for _, dir := range []string{n.Logs, n.Hosts, n.NetDir} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return n, err
+		}
+	}
+	for path, content := range map[string]string{
+		base + "/config.toml":      "cgroup_driver = \"cgroupfs\"\ncgroup_parent = \"" + n.CgroupParent + "\"\n",
+		n.NetDir + "/10.conflist":  n.conflist(),
+		base + "/crictl-pull.yaml": "",
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			return n, err
+		}
+	}
+	return n, n.startRegistry()
+}
+
+func (n *Node) conflist() string {
+	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "%[1]s", "plugins": [%s]}`, n.Bridge, n.plugin())
+}
+
+func (n *Node) plugin() string {
+	return fmt.Sprintf(`{"type": "bridge-ipam", "bridge": "%s", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+ "capabilities": {"io.podwright.netns-destroyed": true},
+ "ipam": {"ranges": [[{"subnet": "%s.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "%s/leases"}}`, n.Bridge, n.Subnet, n.Base)
+}
+
+func (n *Node) startRegistry() error {
+	n.registry = exec.Command(n.programs.Registry, "--hosts-dir", n.Hosts)
+	out, err := n.registry.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := n.registry.Start(); err != nil {
+		n.registry = nil
+		return fmt.Errorf("start the registry: %w", err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasPrefix(line, "ready ") {
+		return fmt.Errorf("start the registry: it said %q: %w", line, err)
+	}
+	return nil
+}
+
+// UsePlugins makes the node look for CNI plugins in another directory.
+func (n *Node) UsePlugins(dir string) { n.binDir = dir }
+
+// Start starts cri-shim and returns when it answers.
+func (n *Node) Start() error {
+	log, err := os.OpenFile(n.Base+"/cri-shim.log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	n.shimLog = log
+	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), "serve", "--config", n.Base+"/config.toml",
+		"--root", n.Root, "--state", n.State, "--listen", n.Socket, "--cni-conf-dir", n.NetDir, "--cni-bin-dir", n.binDir,
+		"--registry-config-dir", n.Hosts, "--log-level", "debug")
+	n.shim.Stdout, n.shim.Stderr = log, log
+	if err := n.shim.Start(); err != nil {
+		n.shim = nil
+		return errors.Join(fmt.Errorf("start cri-shim: %w", err), log.Close())
+	}
+	var out string
+	for range 400 {
+		if out, err = n.Crictl("version"); err == nil {
+			return nil
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	return fmt.Errorf("cri-shim does not answer: %w: %s\n%s", err, out, n.ShimLog())
+}
+
+// ShimLog is what cri-shim has logged.
+func (n *Node) ShimLog() string {
+	data, _ := os.ReadFile(n.Base + "/cri-shim.log")
+	return string(data)
+}
+
+// ShimPID is the process of cri-shim, 0 when it does not run.
+func (n *Node) ShimPID() int {
+	if n.shim == nil {
+		return 0
+	}
+	return n.shim.Process.Pid
+}
+
+// Kill ends cri-shim by kill -9.
+func (n *Node) Kill() error { return n.end(syscall.SIGKILL) }
+
+// Terminate ends cri-shim in the orderly way.
+func (n *Node) Terminate() error { return n.end(syscall.SIGTERM) }
+
+func (n *Node) end(sig syscall.Signal) error {
+	if n.shim == nil {
+		return nil
+	}
+	err := n.shim.Process.Signal(sig)
+	waitErr := n.shim.Wait()
+	n.shim = nil
+	_ = n.shimLog.Close()
+	if sig == syscall.SIGKILL {
+		waitErr = nil // it says that it was killed
+	}
+	return errors.Join(err, waitErr)
+}
+
+// MonitorPID is the process of cri-monitor.
+func (n *Node) MonitorPID() (int, error) {
+	data, err := os.ReadFile(n.State + "/monitor/pid")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(data)))
+}
+
+// KillMonitor ends cri-monitor by kill -9.
+func (n *Node) KillMonitor() error {
+	pid, err := n.MonitorPID()
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(pid, syscall.SIGKILL)
+}
+
+// CrictlCommand is a crictl that speaks to this node.
+func (n *Node) CrictlCommand(ctx context.Context, args ...string) *exec.Cmd {
+	endpoint := "unix://" + n.Socket
+	cmd := exec.CommandContext(ctx, filepath.Join(n.programs.Tools, "crictl"),
+		append([]string{"--runtime-endpoint", endpoint, "--image-endpoint", endpoint, "--timeout", "60s"}, args...)...)
+	cmd.Env = append(os.Environ(), "CRI_CONFIG_FILE="+n.Base+"/crictl-pull.yaml")
+	return cmd
+}
+
+// Crictl runs crictl and returns its standard output, without the last newline. The error holds what else it said.
+func (n *Node) Crictl(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := n.CrictlCommand(ctx, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if err != nil {
+		err = fmt.Errorf("crictl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return strings.TrimSuffix(stdout.String(), "\n"), err
+}
+
+// File writes a file that is given to crictl.
+func (n *Node) File(name, content string) (string, error) {
+	path := filepath.Join(n.Base, name)
+	return path, os.WriteFile(path, []byte(content), 0o644)
+}
+
+// Stop ends everything and returns what is left on the host. It may be called on half a node.
+func (n *Node) Stop() (leftovers.State, error) {
+	var faults []error
+	note := func(err error) {
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if n.shim != nil {
+		_, err := n.Crictl("rmp", "--all", "--force")
+		note(err)
+		note(n.Terminate())
+	}
+	note(n.stopMonitor())
+	note(n.collectNetwork())
+	if n.registry != nil {
+		note(n.registry.Process.Signal(syscall.SIGTERM))
+		note(n.registry.Wait())
+	}
+	left, err := leftovers.Since(n.before, n.Marks(), 10*time.Second)
+	note(err)
+	if err == nil && len(left["mounts"]) == 0 { // never through a mount
+		note(os.RemoveAll(n.Base))
+	}
+	return left, errors.Join(faults...)
+}
+
+func (n *Node) stopMonitor() error {
+	pid, err := n.MonitorPID()
+	if err != nil {
+		return nil // it never ran
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		if errors.Is(err, syscall.ESRCH) {
+			return nil
+		}
+		return fmt.Errorf("end cri-monitor: %w", err)
+	}
+	for range 500 {
+		if syscall.Kill(pid, 0) != nil {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("cri-monitor %d does not end", pid)
+}
+
+// collectNetwork tells the plugin that no attachment is valid any more, upon which it removes its bridge.
+func (n *Node) collectNetwork() error {
+	config := strings.Replace(n.plugin(), "{", fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "%s", "cni.dev/valid-attachments": [], `, n.Bridge), 1)
+	cmd := exec.Command(filepath.Join(n.programs.Bin, "bridge-ipam"))
+	cmd.Env = []string{"CNI_COMMAND=GC", "CNI_PATH=" + n.programs.Bin}
+	cmd.Stdin = strings.NewReader(config)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("CNI GC: %w: %s", err, out)
+	}
+	return nil
+}
