@@ -30,7 +30,7 @@ const tempMark = ".durable-tmp-"
 // WriteFile replaces path by data with the given permissions, by a temporary file in the same directory
 // and rename(2). On an error the old content stands.
 func WriteFile(path string, data []byte, perm fs.FileMode, sync Sync) (err error) {
-	dir, base := filepath.Split(path)
+	dir, base := filepath.Dir(path), filepath.Base(path)
 	f, err := os.CreateTemp(dir, base+tempMark+"*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -128,3 +128,18 @@ func lock(path string, how int) (*Lock, error) {
 
 // Release gives the lock up. The file stays: removing it would let two holders lock two files of one name.
 func (l *Lock) Release() error { return l.f.Close() }
+
+// RemoveFile removes path; absent is success. With FullSync the name stays gone after a power cut.
+func RemoveFile(path string, sync Sync) error {
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove: %w", err)
+	}
+	if sync == FullSync {
+		return SyncDir(filepath.Dir(path))
+	}
+	return nil
+}

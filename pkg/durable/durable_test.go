@@ -109,3 +109,23 @@ func TestLock(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestRemoveFile(t *testing.T) {
+	for _, sync := range []Sync{NoSync, FullSync} {
+		path := filepath.Join(t.TempDir(), "f")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second time it is gone already
+			if err := RemoveFile(path, sync); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("still there: %v", err)
+		}
+	}
+	if err := RemoveFile("/proc/self/status", NoSync); err == nil {
+		t.Error("removed a file of /proc")
+	}
+}

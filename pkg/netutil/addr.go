@@ -1,0 +1,196 @@
+package netutil
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// RandomMAC is a random unicast address from the locally administered space.
+func RandomMAC() (net.HardwareAddr, error) {
+	mac := make(net.HardwareAddr, 6)
+	if _, err := rand.Read(mac); err != nil {
+		return nil, fmt.Errorf("draw MAC: %w", err)
+	}
+	mac[0] = mac[0]&0xfe | 0x02
+	return mac, nil
+}
+
+// ipNet turns a prefix with its host part into the library's form.
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	addr, ok := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), ones), ok
+}
+
+// AddAddr gives a link an address, without duplicate address detection. Being there already is success.
+func (h *Handle) AddAddr(index int, p netip.Prefix) error {
+	a := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	} else if p.Bits() < 31 {
+		a.Broadcast = broadcast(p)
+	}
+	err := presentOK(classify(h.lib.AddrAdd(byIndex(index), a)))
+	if err != nil {
+		return fmt.Errorf("add address %s to link number %d: %w", p, index, err)
+	}
+	return nil
+}
+
+func broadcast(p netip.Prefix) net.IP {
+	b := p.Masked().Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return b[:]
+}
+
+// DeleteAddr takes an address from a link; gone is success.
+func (h *Handle) DeleteAddr(index int, p netip.Prefix) error {
+	err := absentOK(classify(h.lib.AddrDel(byIndex(index), &netlink.Addr{IPNet: ipNet(p)})))
+	if err != nil {
+		return fmt.Errorf("delete address %s from link number %d: %w", p, index, err)
+	}
+	return nil
+}
+
+// Addrs lists the addresses of a link, link-local ones included.
+func (h *Handle) Addrs(index int) ([]netip.Prefix, error) {
+	list, err := h.lib.AddrList(byIndex(index), netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of link number %d: %w", index, classify(err))
+	}
+	var out []netip.Prefix
+	for _, a := range list {
+		if p, ok := prefixOf(a.IPNet); ok {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+func byIndex(index int) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+}
+
+// Route is a route through one link. Zero fields are the kernel's defaults.
+type Route struct {
+	Dst      netip.Prefix
+	Via      netip.Addr // invalid: Dst is on the link
+	MTU      int
+	AdvMSS   int
+	Priority int
+	Table    int
+	Scope    int
+}
+
+func (r Route) lib(index int) *netlink.Route {
+	out := &netlink.Route{
+		LinkIndex: index, Dst: ipNet(r.Dst.Masked()), MTU: r.MTU, AdvMSS: r.AdvMSS,
+		Priority: r.Priority, Table: r.Table, Scope: netlink.Scope(r.Scope),
+	}
+	if r.Via.IsValid() {
+		out.Gw = r.Via.AsSlice()
+	}
+	return out
+}
+
+// AddRoute adds a route beside others to the same destination. Being there already is success.
+func (h *Handle) AddRoute(index int, r Route) error {
+	if err := presentOK(classify(h.lib.RouteAddEcmp(r.lib(index)))); err != nil {
+		return fmt.Errorf("add route to %s: %w", r.Dst, err)
+	}
+	return nil
+}
+
+// HasRoute says whether there is a route with this destination, gateway and table, through any link.
+func (h *Handle) HasRoute(r Route) (bool, error) {
+	family := netlink.FAMILY_V4
+	if r.Dst.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	want := r.lib(0)
+	if want.Table == 0 {
+		want.Table = unix.RT_TABLE_MAIN
+	}
+	list, err := h.lib.RouteListFiltered(family, want, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return false, fmt.Errorf("list routes: %w", classify(err))
+	}
+	for _, have := range list {
+		dst, ok := prefixOf(have.Dst)
+		if !ok { // how older versions of the library show a default route
+			dst = netip.PrefixFrom(unspecified(family), 0)
+		}
+		if dst == r.Dst.Masked() && hasGateway(have, want.Gw) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func hasGateway(r netlink.Route, gw net.IP) bool {
+	for _, hop := range r.MultiPath {
+		if hop.Gw.Equal(gw) {
+			return true
+		}
+	}
+	return r.Gw.Equal(gw)
+}
+
+func unspecified(family int) netip.Addr {
+	if family == netlink.FAMILY_V6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}
+
+// uplinkProbes are documentation addresses (RFC 5737, RFC 3849): a look-up for one of them ends at the
+// default route, however many routes there are.
+var uplinkProbes = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+
+// UplinkMTU is the MTU of the link of the default route, IPv4 first; 0 when there is no default route.
+func (h *Handle) UplinkMTU() (int, error) {
+	for _, probe := range uplinkProbes {
+		routes, err := h.lib.RouteGet(probe.AsSlice())
+		if noRoute(err) || len(routes) == 0 {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("find default route: %w", classify(err))
+		}
+		l, err := h.LinkByIndex(routes[0].LinkIndex)
+		if err != nil {
+			return 0, err
+		}
+		if l.Name != "lo" {
+			return l.MTU, nil
+		}
+	}
+	return 0, nil
+}
+
+func noRoute(err error) bool {
+	for _, errno := range []syscall.Errno{
+		unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL, unix.EAFNOSUPPORT, unix.EOPNOTSUPP,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}

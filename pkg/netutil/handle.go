@@ -1,0 +1,127 @@
+package netutil
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Handle speaks to one network namespace. It is for one goroutine at a time.
+type Handle struct {
+	ns  *NS // nil: the namespace of the caller
+	lib *netlink.Handle
+	raw map[int]*nl.SocketHandle
+}
+
+// Host opens a handle on the caller's own namespace.
+func Host() (*Handle, error) { return open(nil) }
+
+// Handle opens a handle on the namespace. The namespace must stay open as long as the handle.
+func (n *NS) Handle() (*Handle, error) {
+	var h *Handle
+	err := n.Do(func() (err error) {
+		h, err = open(n)
+		return err
+	})
+	return h, err
+}
+
+// open makes the sockets on the calling thread, in whose namespace they stay.
+func open(ns *NS) (*Handle, error) {
+	lib, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	sock, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		lib.Close()
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	raw := map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: sock}}
+	return &Handle{ns: ns, lib: lib, raw: raw}, nil
+}
+
+// Close closes the sockets.
+func (h *Handle) Close() {
+	h.lib.Close()
+	for _, s := range h.raw {
+		s.Close()
+	}
+}
+
+// request sends one rtnetlink message and returns the answers.
+func (h *Handle) request(kind, flags int, data ...nl.NetlinkRequestData) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.Sockets = h.raw
+	for _, d := range data {
+		req.AddData(d)
+	}
+	answers, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return answers, classify(err)
+}
+
+// do runs f on a thread in the handle's namespace.
+func (h *Handle) do(f func() error) error {
+	if h.ns == nil {
+		return f()
+	}
+	return h.ns.Do(f)
+}
+
+// Sysctl is one setting below /proc/sys/net, as "ipv6/conf/eth0/accept_dad". Optional ones are skipped
+// where the kernel does not have them.
+type Sysctl struct {
+	Key, Value string
+	Optional   bool
+}
+
+// SetSysctls writes the settings that differ, in their order, and ends at the first error.
+func (h *Handle) SetSysctls(settings ...Sysctl) error {
+	return h.do(func() error {
+		for _, s := range settings {
+			if err := s.set(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Sysctl reads one setting.
+func (h *Handle) Sysctl(key string) (value string, err error) {
+	err = h.do(func() error {
+		data, err := os.ReadFile(sysctlPath(key))
+		value = strings.TrimSpace(string(data))
+		return classify(err)
+	})
+	return value, err
+}
+
+// sysctlPath: /proc/sys/net shows the namespace of the thread that opens a file below it.
+func sysctlPath(key string) string { return filepath.Join("/proc/sys/net", key) }
+
+// set reads first: on a read-only /proc/sys a value that is right already is no error.
+func (s Sysctl) set() error {
+	path := sysctlPath(s.Key)
+	old, err := os.ReadFile(path)
+	if s.Optional && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil && strings.TrimSpace(string(old)) == s.Value {
+		return nil
+	}
+	if err == nil {
+		err = os.WriteFile(path, []byte(s.Value), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("set sysctl net/%s=%s: %w", s.Key, s.Value, classify(err))
+	}
+	return nil
+}

@@ -1,0 +1,260 @@
+package netutil
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// MaxName is the longest name of a link, in bytes.
+const MaxName = unix.IFNAMSIZ - 1
+
+// vethInfoPeer is VETH_INFO_PEER, iflaBrportMode is IFLA_BRPORT_MODE: hairpin.
+const (
+	vethInfoPeer   = 1
+	iflaBrportMode = 4
+)
+
+// Link is a network interface as the kernel shows it.
+type Link struct {
+	Name   string
+	Index  int
+	Kind   string // "veth", "bridge", …; "device" or empty for hardware and lo
+	MAC    net.HardwareAddr
+	MTU    int
+	Up     bool
+	Master int // index of the bridge it is a port of, or 0
+	Alias  string
+	Peer   int // index of a veth's other end, in the namespace where that is
+}
+
+func linkOf(l netlink.Link) Link {
+	a := l.Attrs()
+	return Link{
+		Name: a.Name, Index: a.Index, Kind: l.Type(), MAC: a.HardwareAddr, MTU: a.MTU,
+		Up: a.Flags&net.FlagUp != 0, Master: a.MasterIndex, Alias: a.Alias, Peer: a.ParentIndex,
+	}
+}
+
+// Link finds a link by name. Asking makes Linux 6.8 and later act on pending carrier changes before
+// they answer, so that a link that was just brought up carries packets from here on.
+func (h *Handle) Link(name string) (Link, error) {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	return h.getLink(name, msg, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+}
+
+// LinkByIndex finds a link by index; see Link.
+func (h *Handle) LinkByIndex(index int) (Link, error) {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	return h.getLink(fmt.Sprintf("number %d", index), msg)
+}
+
+func (h *Handle) getLink(what string, data ...nl.NetlinkRequestData) (Link, error) {
+	answers, err := h.request(unix.RTM_GETLINK, unix.NLM_F_REQUEST, data...)
+	if err != nil {
+		return Link{}, fmt.Errorf("find link %s: %w", what, err)
+	}
+	if len(answers) != 1 {
+		return Link{}, fmt.Errorf("find link %s: %d answers", what, len(answers))
+	}
+	l, err := netlink.LinkDeserialize(nil, answers[0])
+	if err != nil {
+		return Link{}, fmt.Errorf("find link %s: %w", what, err)
+	}
+	return linkOf(l), nil
+}
+
+// Links lists all links.
+func (h *Handle) Links() ([]Link, error) {
+	list, err := h.lib.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", classify(err))
+	}
+	links := make([]Link, 0, len(list))
+	for _, l := range list {
+		links = append(links, linkOf(l))
+	}
+	return links, nil
+}
+
+// Veth describes a pair of links.
+type Veth struct {
+	Name string // here
+	MAC  net.HardwareAddr
+	MTU  int // of both ends; 0 is the kernel's default
+
+	Peer    string // in PeerNS
+	PeerMAC net.HardwareAddr
+	PeerNS  *NS
+}
+
+// AddVeth makes a pair, both ends down, the peer in its namespace from the start. It is one message: a
+// failure or a crash leaves both ends or none. A name that is taken at either end is ErrAlreadyExists.
+func (h *Handle) AddVeth(v Veth) error {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
+	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(vethInfoPeer, nil)
+	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+	for _, a := range nameMACMTU(v.Peer, v.PeerMAC, v.MTU) {
+		peer.AddChild(a)
+	}
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(v.PeerNS.f.Fd())))
+
+	data := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC)}
+	for _, a := range nameMACMTU(v.Name, v.MAC, v.MTU) {
+		data = append(data, a)
+	}
+	_, err := h.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, append(data, info)...)
+	if err != nil {
+		return fmt.Errorf("add veth %s with peer %s: %w", v.Name, v.Peer, err)
+	}
+	return nil
+}
+
+func nameMACMTU(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
+	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name))}
+	if mac != nil {
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
+	}
+	if mtu != 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+	}
+	return attrs
+}
+
+// AddBridge makes a bridge that is down. Giving it a MAC pins it: it does not follow its ports.
+func (h *Handle) AddBridge(name string, mac net.HardwareAddr, mtu int) error {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	data := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), info}
+	for _, a := range nameMACMTU(name, mac, mtu) {
+		data = append(data, a)
+	}
+	_, err := h.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, data...)
+	if err != nil {
+		return fmt.Errorf("add bridge %s: %w", name, err)
+	}
+	return nil
+}
+
+// Change is what SetLink alters in one message; nil and zero fields stay as they are.
+type Change struct {
+	Up, Down bool
+	Alias    string
+	Master   int // index of a bridge; see NoMaster
+}
+
+// NoMaster as Change.Master takes a link out of its bridge.
+const NoMaster = -1
+
+// SetLink changes a link.
+func (h *Handle) SetLink(index int, c Change) error {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	if c.Up || c.Down {
+		msg.Change = unix.IFF_UP
+	}
+	if c.Up {
+		msg.Flags = unix.IFF_UP
+	}
+	data := []nl.NetlinkRequestData{msg}
+	if c.Alias != "" {
+		data = append(data, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(c.Alias)))
+	}
+	if c.Master != 0 {
+		data = append(data, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(max(c.Master, 0)))))
+	}
+	if _, err := h.request(unix.RTM_SETLINK, unix.NLM_F_ACK, data...); err != nil {
+		return fmt.Errorf("change link number %d: %w", index, err)
+	}
+	return nil
+}
+
+// SetHairpin lets a bridge send packets back through the port they came from.
+func (h *Handle) SetHairpin(index int) error {
+	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	msg.Index = int32(index)
+	port := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	port.AddRtAttr(iflaBrportMode, []byte{1})
+	if _, err := h.request(unix.RTM_SETLINK, unix.NLM_F_ACK, msg, port); err != nil {
+		return fmt.Errorf("set hairpin on link number %d: %w", index, err)
+	}
+	return nil
+}
+
+// Hairpin says whether a bridge port has hairpin mode on.
+func (h *Handle) Hairpin(index int) (bool, error) {
+	p, err := h.lib.LinkGetProtinfo(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
+	if err != nil {
+		return false, fmt.Errorf("find bridge port number %d: %w", index, classify(err))
+	}
+	return p.Hairpin, nil
+}
+
+// DeleteLink deletes a link; gone is success. It waits for an RCU grace period, tens of milliseconds.
+func (h *Handle) DeleteLink(name string) error {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	_, err := h.request(unix.RTM_DELLINK, unix.NLM_F_ACK, msg, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	if err = absentOK(err); err != nil {
+		return fmt.Errorf("delete link %s: %w", name, err)
+	}
+	return nil
+}
+
+// DeleteLinks deletes many links for the price of one grace period, by putting them into a group that
+// no link is in, and deleting that. Gone is success.
+func (h *Handle) DeleteLinks(names []string) error {
+	if len(names) == 1 {
+		return h.DeleteLink(names[0])
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	group, err := h.freeGroup()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		attrs := []nl.NetlinkRequestData{
+			nl.NewIfInfomsg(unix.AF_UNSPEC),
+			nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)),
+			nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)),
+		}
+		_, err := h.request(unix.RTM_SETLINK, unix.NLM_F_ACK, attrs...)
+		if err = absentOK(err); err != nil {
+			return fmt.Errorf("group link %s: %w", name, err)
+		}
+	}
+	_, err = h.request(unix.RTM_DELLINK, unix.NLM_F_ACK, nl.NewIfInfomsg(unix.AF_UNSPEC),
+		nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
+	if err = absentOK(err); err != nil {
+		return fmt.Errorf("delete %d links: %w", len(names), err)
+	}
+	return nil
+}
+
+// freeGroup draws a group number from the upper half, which nobody hands out, until no link is in it.
+func (h *Handle) freeGroup() (uint32, error) {
+	links, err := h.lib.LinkList()
+	if err != nil {
+		return 0, fmt.Errorf("list links: %w", classify(err))
+	}
+	taken := map[uint32]bool{}
+	for _, l := range links {
+		taken[l.Attrs().Group] = true
+	}
+	for {
+		mac, err := RandomMAC()
+		if err != nil {
+			return 0, err
+		}
+		if group := binary.BigEndian.Uint32(mac[2:]) | 1<<31; !taken[group] {
+			return group, nil
+		}
+	}
+}

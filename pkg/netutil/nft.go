@@ -1,0 +1,229 @@
+package netutil
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Nft changes one nftables table of family inet in the caller's namespace. Methods without an error queue
+// a change, Commit makes all queued changes at once or none of them. It is for one goroutine.
+type Nft struct {
+	conn  *nftables.Conn
+	table *nftables.Table
+	err   error
+}
+
+// OpenNft opens a connection for one table, which need not exist.
+func OpenNft(table string) (*Nft, error) {
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", classify(err))
+	}
+	return &Nft{conn: conn, table: &nftables.Table{Name: table, Family: nftables.TableFamilyINet}}, nil
+}
+
+// Close drops what is queued.
+func (n *Nft) Close() error { return n.conn.CloseLasting() }
+
+// Commit makes the queued changes. ErrNotFound: something that a change refers to is not there.
+func (n *Nft) Commit() error {
+	err := n.err
+	if e := n.conn.Flush(); err == nil {
+		err = e
+	}
+	n.err = nil
+	if err != nil {
+		return fmt.Errorf("change nftables table %s: %w", n.table.Name, classify(err))
+	}
+	return nil
+}
+
+// note keeps the first error of a queued change for Commit.
+func (n *Nft) note(err error) {
+	if n.err == nil {
+		n.err = err
+	}
+}
+
+// AddTable makes the table if needed.
+func (n *Nft) AddTable() { n.conn.AddTable(n.table) }
+
+// DeleteTable deletes the table with all that is in it.
+func (n *Nft) DeleteTable() { n.conn.DelTable(n.table) }
+
+// AddPostrouting makes a chain for source translation, if needed.
+func (n *Nft) AddPostrouting(chain string) {
+	n.conn.AddChain(&nftables.Chain{
+		Table: n.table, Name: chain, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	})
+}
+
+// DeleteChain deletes a chain with its rules.
+func (n *Nft) DeleteChain(chain string) {
+	n.conn.DelChain(&nftables.Chain{Table: n.table, Name: chain})
+}
+
+// Set names a set of addresses of one family.
+type Set struct {
+	Name     string
+	V6       bool
+	Prefixes bool // the elements are whole prefixes
+}
+
+func (n *Nft) set(s Set) *nftables.Set {
+	kind := nftables.TypeIPAddr
+	if s.V6 {
+		kind = nftables.TypeIP6Addr
+	}
+	return &nftables.Set{Table: n.table, Name: s.Name, KeyType: kind, Interval: s.Prefixes}
+}
+
+// AddSet makes an empty set if needed.
+func (n *Nft) AddSet(s Set) { n.note(n.conn.AddSet(n.set(s), nil)) }
+
+// DeleteSet deletes a set that no rule refers to.
+func (n *Nft) DeleteSet(s Set) { n.conn.DelSet(n.set(s)) }
+
+// AddAddrs puts addresses into a set. Being there already is success.
+func (n *Nft) AddAddrs(s Set, addrs ...netip.Addr) {
+	n.note(n.conn.SetAddElements(n.set(s), elements(addrs)))
+}
+
+// DeleteAddrs takes addresses out of a set; one that is not there is ErrNotFound.
+func (n *Nft) DeleteAddrs(s Set, addrs ...netip.Addr) {
+	n.note(n.conn.SetDeleteElements(n.set(s), elements(addrs)))
+}
+
+func elements(addrs []netip.Addr) []nftables.SetElement {
+	out := make([]nftables.SetElement, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, nftables.SetElement{Key: a.AsSlice()})
+	}
+	return out
+}
+
+// AddPrefixes puts prefixes, which must not overlap, into a set of prefixes.
+func (n *Nft) AddPrefixes(s Set, prefixes ...netip.Prefix) {
+	var out []nftables.SetElement
+	for _, p := range prefixes {
+		first, last := p.Masked().Addr(), LastAddr(p)
+		out = append(out, nftables.SetElement{Key: first.AsSlice()})
+		if end := last.Next(); end.IsValid() {
+			out = append(out, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+		}
+	}
+	n.note(n.conn.SetAddElements(n.set(s), out))
+}
+
+// LastAddr is the highest address of a prefix.
+func LastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return last
+}
+
+// AddMasquerade appends a rule: what comes from an address in from and goes neither to a prefix in
+// inside nor to a multicast group gets the address of the link it leaves by. Both sets are of one family.
+func (n *Nft) AddMasquerade(chain string, from, inside Set, comment string) {
+	family, source, length := byte(unix.NFPROTO_IPV4), uint32(12), uint32(4)
+	multicast, mask := []byte{0xe0, 0, 0, 0}, []byte{0xf0, 0, 0, 0}
+	if from.V6 {
+		family, source, length = unix.NFPROTO_IPV6, 8, 16
+		multicast, mask = append([]byte{0xff}, make([]byte, 15)...), append([]byte{0xff}, make([]byte, 15)...)
+	}
+	load := func(offset uint32) expr.Any {
+		return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
+	}
+	n.conn.AddRule(&nftables.Rule{
+		Table: n.table, Chain: &nftables.Chain{Table: n.table, Name: chain},
+		UserData: userdata.AppendString(nil, userdata.TypeComment, comment),
+		Exprs: []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
+			load(source),
+			&expr.Lookup{SourceRegister: 1, SetName: from.Name},
+			load(source + length), // the destination follows the source
+			&expr.Lookup{SourceRegister: 1, SetName: inside.Name, Invert: true},
+			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: length, Mask: mask, Xor: make([]byte, length)},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: multicast},
+			&expr.Masq{},
+		},
+	})
+}
+
+// Chains lists the names of the table's chains; none when there is no table.
+func (n *Nft) Chains() ([]string, error) {
+	list, err := n.conn.ListChainsOfTableFamily(n.table.Family)
+	if err = absentOK(classify(err)); err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	var names []string
+	for _, c := range list {
+		if c.Table.Name == n.table.Name {
+			names = append(names, c.Name)
+		}
+	}
+	return names, nil
+}
+
+// Rules counts the rules of a chain; ErrNotFound when there is no such chain.
+func (n *Nft) Rules(chain string) (int, error) {
+	rules, err := n.conn.GetRules(n.table, &nftables.Chain{Table: n.table, Name: chain})
+	if err != nil {
+		return 0, fmt.Errorf("list rules of nftables chain %s: %w", chain, classify(err))
+	}
+	return len(rules), nil
+}
+
+// HasAddr says whether an address is in a set, in a time that does not depend on the set's size. It is
+// ErrNotFound when the set is not there. The library has no such request and loses the errno of others.
+func (n *Nft) HasAddr(s Set, addr netip.Addr) (bool, error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(n.table.Name)))
+	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(s.Name)))
+	list := nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, nil)
+	list.AddRtAttr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, nil).
+		AddRtAttr(unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, nil).
+		AddRtAttr(unix.NFTA_DATA_VALUE, addr.AsSlice())
+	req.AddData(list)
+	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		return false, fmt.Errorf("find %s in nftables set %s: %w", addr, s.Name, classify(err))
+	}
+	// ENOENT is the set's or the element's: only a set that is there can be asked for by name.
+	if _, err := n.conn.GetSetByName(n.table, s.Name); err != nil {
+		return false, fmt.Errorf("find nftables set %s: %w", s.Name, errdefs.ErrNotFound)
+	}
+	return false, nil
+}
+
+// Addrs lists the addresses in a set.
+func (n *Nft) Addrs(s Set) ([]netip.Addr, error) {
+	list, err := n.conn.GetSetElements(n.set(s))
+	if err != nil {
+		return nil, fmt.Errorf("list nftables set %s: %w", s.Name, classify(err))
+	}
+	var out []netip.Addr
+	for _, e := range list {
+		if a, ok := netip.AddrFromSlice(e.Key); ok && !e.IntervalEnd {
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}
