@@ -1,0 +1,239 @@
+package bridgeipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/podwright/podwright/pkg/netutil"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/masq"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
+)
+
+// adding is one ADD on its way.
+type adding struct {
+	*plugin
+	conf  *netconf.Config
+	store *lease.Store
+	ns    *netutil.NS
+	host  *netutil.Handle
+	pod   *netutil.Handle
+
+	at     lease.Attachment
+	lease  lease.Lease
+	given  []given
+	routes []*types.Route
+	bridge netutil.Link
+}
+
+func (p *plugin) add() (types.Result, error) {
+	conf, err := netconf.Parse(p.config, p.env.args)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := p.openNS()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = ns.Close() }()
+	host, pod, err := handles(ns)
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	defer pod.Close()
+	a := &adding{
+		plugin: p, conf: conf, ns: ns, host: host, pod: pod, at: p.env.attachment(),
+		store: lease.New(conf.DataDir, conf.Name, p.bootID),
+	}
+	if err := a.clearTheWay(); err != nil {
+		return nil, err
+	}
+	if err := a.takeLease(); err != nil {
+		return nil, err
+	}
+	// Crash from here on: the lease names what is to be undone.
+	result, err := a.attach()
+	if err != nil {
+		t := teardown{plugin: p, store: a.store, host: host, network: conf.Name}
+		if e := t.undo(a.at, false); e != nil {
+			err = fmt.Errorf("%w; undo: %w", err, e)
+		}
+		return nil, err
+	}
+	return result, nil
+}
+
+// openNS opens CNI_NETNS and makes sure that it is a namespace and not our own.
+func (p *plugin) openNS() (*netutil.NS, error) {
+	ns, err := netutil.OpenNS(p.env.netns)
+	if err != nil {
+		return nil, badEnv("CNI_NETNS %.200q: %s; want the path of a network namespace", p.env.netns, err)
+	}
+	own, err := ns.IsCurrent()
+	if err == nil && own && !p.env.sameNetns {
+		err = types.NewError(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %q: it is the plugin's own namespace", p.env.netns), "")
+	}
+	if err != nil {
+		_ = ns.Close()
+		return nil, err
+	}
+	return ns, nil
+}
+
+func handles(ns *netutil.NS) (host, pod *netutil.Handle, err error) {
+	if host, err = netutil.Host(); err != nil {
+		return nil, nil, err
+	}
+	if pod, err = ns.Handle(); err != nil {
+		host.Close()
+		return nil, nil, err
+	}
+	return host, pod, nil
+}
+
+// clearTheWay finds out what is there of this attachment: nothing, the debris of an ADD that was killed
+// or of a DEL whose namespace still lives (cleared), or a finished attachment (an error).
+func (a *adding) clearTheWay() error {
+	host, err := a.host.Link(hostLink(a.at))
+	hasHost := err == nil
+	if err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	pod, err := a.pod.Link(a.env.ifName)
+	hasPod := err == nil
+	if err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	finished := hasHost && host.Up && host.Master != 0
+	ours := hasHost && hasPod && host.Peer == pod.Index
+	switch {
+	case hasPod && (finished || !ours):
+		return fmt.Errorf("interface %s exists already in %s", a.env.ifName, a.env.netns)
+	case finished && a.livesElsewhere():
+		return fmt.Errorf("container %s is attached already as %s, in another namespace or under another name: DEL comes first",
+			a.env.containerID, a.env.ifName)
+	case hasHost:
+		return a.host.DeleteLink(host.Name)
+	}
+	return nil
+}
+
+// livesElsewhere says whether the attachment's lease belongs to a namespace that lives.
+func (a *adding) livesElsewhere() bool {
+	l, err := a.store.Find(a.at)
+	if err != nil {
+		return !errdefs.IsNotFound(err)
+	}
+	inode, err := netutil.InodeAt(l.NetNS)
+	return err == nil && inode == l.NetNSInode
+}
+
+// takeLease makes the addresses ours. An older lease of the attachment has lost its link by now.
+func (a *adding) takeLease() error {
+	mtu := a.conf.MTU
+	if mtu == 0 {
+		var err error
+		if mtu, err = a.host.UplinkMTU(); err != nil {
+			return err
+		}
+	}
+	store, err := a.store.Lock()
+	if err != nil {
+		return tryLater(err)
+	}
+	defer func() { _ = store.Unlock() }()
+	if err := store.Release(a.at); err != nil {
+		return err
+	}
+	if a.given, err = allocate(store, a.conf, a.host); err != nil {
+		return err
+	}
+	a.lease = lease.Lease{
+		Attachment: a.at, Network: a.conf.Name, NetNS: a.env.netns, NetNSInode: a.ns.Inode(),
+		HostLink: hostLink(a.at), MTU: mtu, Time: time.Now().UTC(),
+	}
+	for _, g := range a.given {
+		a.lease.Addresses = append(a.lease.Addresses, g.addr)
+	}
+	if a.conf.IPMasq && len(a.given) > 0 {
+		a.lease.Masquerade = a.masquerade().Chain()
+	}
+	if err := store.Commit(a.lease); err != nil {
+		return err
+	}
+	for i, g := range a.given {
+		if err := store.SetLast(i, g.addr); err != nil {
+			a.log.Warn("remember the last address", "error", err) // only the order of addresses suffers
+		}
+	}
+	return nil
+}
+
+func tryLater(err error) error {
+	return types.NewError(types.ErrIOFailure, err.Error(), "")
+}
+
+func (a *adding) masquerade() masq.Network {
+	return masq.Network{Name: a.conf.Name, Subnets: a.conf.Subnets()}
+}
+
+// attach does the kernel's work: what concerns other tables beside the links.
+func (a *adding) attach() (types.Result, error) {
+	beside := make(chan error, 1)
+	go func() { beside <- a.besideLinks() }()
+	err := a.links()
+	if err = errors.Join(err, <-beside); err != nil {
+		return nil, err
+	}
+	if err := a.activate(); err != nil {
+		return nil, err
+	}
+	return a.result()
+}
+
+// besideLinks has no part in the order of the other steps.
+func (a *adding) besideLinks() error {
+	if err := netutil.FlushUDP(a.lease.Addresses...); err != nil {
+		a.log.Warn("flush UDP flows", "error", err)
+	}
+	if a.lease.Masquerade == "" {
+		return nil
+	}
+	network := a.masquerade()
+	err := network.Add(a.lease.Addresses)
+	if !errdefs.IsNotFound(err) {
+		return err
+	}
+	// The first of its network, or somebody flushed the rules: all leases get their masquerade back.
+	store, err := a.store.Lock()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Unlock() }()
+	kept, err := masqueraded(store)
+	if err != nil {
+		return err
+	}
+	return network.Create(kept[network.Chain()])
+}
+
+// masqueraded lists the addresses of all leases by the chain that they are in.
+func masqueraded(store *lease.Locked) (map[string][]netip.Addr, error) {
+	entries, err := store.All()
+	if err != nil {
+		return nil, err
+	}
+	kept := map[string][]netip.Addr{}
+	for _, e := range entries {
+		if e.Lease.Masquerade != "" {
+			kept[e.Lease.Masquerade] = append(kept[e.Lease.Masquerade], e.Lease.Addresses...)
+		}
+	}
+	return kept, nil
+}

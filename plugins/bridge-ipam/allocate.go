@@ -1,0 +1,115 @@
+package bridgeipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/podwright/podwright/pkg/netutil"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/ipam"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
+)
+
+// given is an address and the range it is from.
+type given struct {
+	addr netip.Addr
+	from ipam.Range
+}
+
+// prefix is the address with the length of its subnet.
+func (g given) prefix() netip.Prefix { return netip.PrefixFrom(g.addr, g.from.Subnet.Bits()) }
+
+// allocate chooses one address of each range set. A set that is exhausted first gets back what is held by
+// the dead.
+func allocate(store *lease.Locked, conf *netconf.Config, host *netutil.Handle) ([]given, error) {
+	requested := append([]netip.Addr(nil), conf.Requested...)
+	reclaimed := false
+	var out []given
+	for i, set := range conf.Sets {
+		g, rest, err := choose(store, set, i, requested)
+		if errors.Is(err, ipam.ErrExhausted) && !reclaimed {
+			reclaimed = true
+			if err := reclaim(store, host); err != nil {
+				return nil, fmt.Errorf("reclaim leases of the dead: %w", err)
+			}
+			g, rest, err = choose(store, set, i, requested)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("allocate from range set %d (%s): %w", i, set[0].Subnet, err)
+		}
+		requested = rest
+		out = append(out, g)
+	}
+	if len(requested) > 0 {
+		return nil, fmt.Errorf("allocate: %s is asked for, and its range set yields one address only", requested[0])
+	}
+	return out, nil
+}
+
+// choose takes the first requested address that is in the set, else the next free one.
+func choose(store *lease.Locked, set ipam.Set, i int, requested []netip.Addr) (given, []netip.Addr, error) {
+	for j, want := range requested {
+		if _, ok := set.Find(want); !ok {
+			continue
+		}
+		r, err := ipam.Take(set, want, store.Taken)
+		rest := append(append([]netip.Addr(nil), requested[:j]...), requested[j+1:]...)
+		return given{want, r}, rest, err
+	}
+	addr, r, err := ipam.Next(set, store.Taken, store.Last(i))
+	return given{addr, r}, requested, err
+}
+
+// reclaim drops the leases whose owner is provably dead.
+func reclaim(store *lease.Locked, host *netutil.Handle) error {
+	dead, err := deadLeases(store.Store, host)
+	if err != nil {
+		return err
+	}
+	for _, e := range dead {
+		if err := store.Drop(e.Record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deadLeases finds leases whose host link is gone and whose namespace is gone. A namespace without its
+// path may live on in a process, but not with our link: both ends of a veth go together.
+func deadLeases(store *lease.Store, host *netutil.Handle) ([]lease.Entry, error) {
+	entries, err := store.All()
+	if err != nil {
+		return nil, err
+	}
+	links, err := host.Links()
+	if err != nil {
+		return nil, err
+	}
+	present := map[string]bool{}
+	for _, l := range links {
+		present[l.Name] = true
+	}
+	var dead []lease.Entry
+	for _, e := range entries {
+		if !present[hostLinkOfKey(e.Key)] && namespaceGone(e) {
+			dead = append(dead, e)
+		}
+	}
+	return dead, nil
+}
+
+// namespaceGone is true when the path is gone or pins another namespace. Of a record that cannot be read
+// the link alone has to tell.
+func namespaceGone(e lease.Entry) bool {
+	if e.Damaged != nil {
+		return true
+	}
+	inode, err := netutil.InodeAt(e.Lease.NetNS)
+	if err != nil {
+		return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err)
+	}
+	return inode != e.Lease.NetNSInode
+}

@@ -1,0 +1,122 @@
+package bridgeipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/podwright/podwright/pkg/netutil"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/masq"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
+)
+
+func (p *plugin) del() error {
+	conf, err := netconf.ParseTeardown(p.config)
+	if err != nil {
+		return err
+	}
+	host, err := netutil.Host()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	t := teardown{plugin: p, host: host, network: conf.Name, store: lease.New(conf.DataDir, conf.Name, p.bootID)}
+	return t.undo(p.env.attachment(), conf.NetnsDestroyed)
+}
+
+// teardown undoes attachments: for DEL and for an ADD that failed. Its steps may be repeated.
+type teardown struct {
+	*plugin
+	store   *lease.Store
+	host    *netutil.Handle
+	network string
+}
+
+// undo lets go of all that an attachment has. With detachOnly its link is only cut off: the namespace's
+// end deletes it.
+func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
+	// The link goes before the lease: an address must not be given out while an old link answers for it.
+	if err := t.removeLink(hostLink(at), detachOnly); err != nil {
+		return err
+	}
+	if !t.store.Exists() {
+		return nil
+	}
+	// Crash here: the lease is there without its link; DEL comes again, or GC, or the range is exhausted.
+	store, err := t.store.Lock()
+	if err != nil {
+		return err
+	}
+	err = t.release(store, at)
+	return errors.Join(err, store.Unlock())
+}
+
+func (t teardown) removeLink(name string, detachOnly bool) error {
+	if !detachOnly {
+		return t.host.DeleteLink(name)
+	}
+	link, err := t.host.Link(name)
+	if err == nil {
+		err = t.host.SetLink(link.Index, netutil.Change{Master: netutil.NoMaster, Down: true})
+	}
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
+	l, err := store.Find(at)
+	switch {
+	case errdefs.IsNotFound(err):
+		return nil
+	case errors.Is(err, errdefs.ErrDataLoss):
+		// Which addresses and chain it had cannot be known; the masquerade is made to fit what is left.
+		if err := store.Release(at); err != nil {
+			return err
+		}
+		return retainMasquerade(store, t.network)
+	case err != nil:
+		return err
+	}
+	if l.Masquerade != "" {
+		if err := masq.Remove(l.Masquerade, l.Addresses); err != nil {
+			return err
+		}
+	}
+	if err := netutil.FlushUDP(l.Addresses...); err != nil {
+		t.log.Warn("flush UDP flows", "error", err)
+	}
+	if err := store.Release(at); err != nil {
+		return err
+	}
+	empty, err := store.Empty()
+	if err != nil || !empty {
+		return err
+	}
+	return masq.Retain(t.network, nil)
+}
+
+// retainMasquerade makes the network's masquerade fit its leases.
+func retainMasquerade(store *lease.Locked, network string) error {
+	kept, err := masqueraded(store)
+	if err != nil {
+		return err
+	}
+	if err := masq.Retain(network, kept); err != nil {
+		return fmt.Errorf("clear masquerade: %w", err)
+	}
+	return nil
+}
+
+// addressesOf joins the addresses of leases.
+func addressesOf(entries []lease.Entry) []netip.Addr {
+	var out []netip.Addr
+	for _, e := range entries {
+		out = append(out, e.Lease.Addresses...)
+	}
+	return out
+}

@@ -1,0 +1,57 @@
+// Package bridgeipam is the CNI plugin bridge-ipam: one process that gives a container an interface on a
+// bridge and its addresses, in the place of the reference plugins bridge and host-local. This page is its
+// architecture.
+//
+// # Parts
+//
+//	Main            environment, stdin → request; result or error → stdout; exit code
+//	add, check, …   one file per operation: orchestration only
+//	netconf         stdin → validated configuration                        (pure)
+//	ipam            (ranges, taken, last) → address                        (pure)
+//	lease           the lease directory of a network                       (files)
+//	masq            the masquerade of a network                            (nftables)
+//	pkg/netutil     links, addresses, routes, sysctls, conntrack, nftables (the kernel)
+//
+// No program is executed, and no process stays behind.
+//
+// # ADD
+//
+//  1. Look: nothing has the name CNI_IFNAME in the namespace. Debris of an ADD of the same attachment that
+//     was killed is cleared; a finished attachment is an error, and nothing is changed.
+//  2. Lease, under the lock of the network's lease directory: the only step that ADDs of one network do
+//     one after the other. From here on the address is ours, and DEL and GC know what to undo.
+//  3. At the same time: masquerade and the flush of stale UDP flows; bridge, veth pair (one message, the
+//     peer in its namespace from the start), addresses and routes.
+//  4. The host end joins the bridge and comes up, in one message. This is the commit: a host end that is
+//     up and on a bridge belongs to a finished ADD, any other is debris.
+//
+// A failure after step 2 runs the teardown. A crash leaves a lease, perhaps a veth pair that is not on the
+// bridge and perhaps an nftables element; DEL, GC and a repeated ADD all clear them.
+//
+// # Names
+//
+// The host end is named and marked by the attachment (veth + 11 digits of a hash of container id and
+// interface name; its alias says it in words), so that every operation finds it without a record. The
+// container end's MAC follows from its address: a neighbour that still knows the address knows the MAC.
+//
+// # DEL, GC and failed ADD: one teardown
+//
+//  1. The link goes first: an address must not be given out while an old link can answer for it. It is
+//     deleted, or, when the runtime promises to destroy the namespace right after DEL (capability
+//     io.podwright.netns-destroyed), taken from the bridge and downed: deleting a veth waits for an RCU
+//     grace period, and the namespace's end deletes many together. A link that is down and on no bridge
+//     reaches nothing, so the next owner of the address is alone with it.
+//  2. Then, under the lock: masquerade elements, UDP flows, the lease; with the network's last lease its
+//     chain, and with the last chain the table.
+//
+// What is gone already is success everywhere. DEL looks at the name of the network, its lease directory and
+// the promise and at nothing else, so that a configuration that was broken later still lets go.
+//
+// The bridge stays after the last DEL. GC with an empty list removes it if it carries our alias and has no
+// port.
+//
+// # What is not here yet
+//
+// Host ports, bandwidth, spoof checks, VLANs, foreign IPAM and routed mode: asking for one is refused with
+// code 2. They join as further steps beside masquerade in step 3 and in the teardown.
+package bridgeipam

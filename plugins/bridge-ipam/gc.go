@@ -1,0 +1,126 @@
+package bridgeipam
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/podwright/podwright/pkg/netutil"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
+)
+
+// gc removes all of this network that belongs to none of the valid attachments. It does what it can and
+// reports all errors at the end.
+func (p *plugin) gc() error {
+	conf, err := netconf.ParseTeardown(p.config)
+	if err != nil {
+		return err
+	}
+	if conf.Valid == nil {
+		return types.NewError(types.ErrInvalidNetworkConfig,
+			"cni.dev/valid-attachments: missing; without it GC would remove everything", "")
+	}
+	host, err := netutil.Host()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	valid := map[string]bool{}
+	for _, v := range conf.Valid {
+		valid[lease.Attachment{ContainerID: v.ContainerID, IfName: v.IfName}.Key()] = true
+	}
+	store := lease.New(conf.DataDir, conf.Name, p.bootID)
+	faults := []error{p.collect(store, host, conf.Name, valid)}
+	if len(valid) == 0 {
+		faults = append(faults, removeBridge(host, conf.Bridge))
+	}
+	return errors.Join(faults...)
+}
+
+// collect removes links, leases and masquerade. It works in the order of the teardown, for all at once.
+func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, valid map[string]bool) error {
+	var store *lease.Locked
+	var stale []lease.Entry
+	if s.Exists() {
+		var err error
+		if store, err = s.Lock(); err != nil {
+			return err
+		}
+		defer func() { _ = store.Unlock() }()
+		entries, err := store.All()
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if !valid[e.Key] {
+				stale = append(stale, e)
+			}
+		}
+	}
+	links, err := staleLinks(host, network, stale, valid)
+	if err == nil {
+		err = host.DeleteLinks(links)
+	}
+	if err != nil || store == nil {
+		return err // with a link that stays, its lease stays
+	}
+	if err := netutil.FlushUDP(addressesOf(stale)...); err != nil {
+		p.log.Warn("flush UDP flows", "error", err)
+	}
+	var faults []error
+	for _, e := range stale {
+		faults = append(faults, store.Drop(e.Record))
+	}
+	faults = append(faults, retainMasquerade(store, network), store.Sweep())
+	return errors.Join(faults...)
+}
+
+// staleLinks finds the host ends of stale leases, and those whose alias says that they are of this network
+// and which are of no valid attachment.
+func staleLinks(host *netutil.Handle, network string, stale []lease.Entry, valid map[string]bool) ([]string, error) {
+	keep, drop := map[string]bool{}, map[string]bool{}
+	for key := range valid {
+		keep[hostLinkOfKey(key)] = true
+	}
+	for _, e := range stale {
+		drop[hostLinkOfKey(e.Key)] = true
+	}
+	links, err := host.Links()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, l := range links {
+		if l.Kind != "veth" || keep[l.Name] {
+			continue
+		}
+		if drop[l.Name] || strings.HasPrefix(l.Alias, networkAlias(network)) {
+			names = append(names, l.Name)
+		}
+	}
+	return names, nil
+}
+
+// removeBridge deletes a bridge that we made and that has no port.
+func removeBridge(host *netutil.Handle, name string) error {
+	br, err := host.Link(name)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil || br.Kind != "bridge" || br.Alias != bridgeAlias {
+		return err
+	}
+	links, err := host.Links()
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if l.Master == br.Index {
+			return nil
+		}
+	}
+	return host.DeleteLink(name)
+}

@@ -1,0 +1,342 @@
+package netconf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/ipam"
+)
+
+// Bounds of an MTU: RFC 791, RFC 8200, and the largest a veth takes.
+const (
+	minMTU  = 68
+	minMTU6 = 1280
+	maxMTU  = 65535
+)
+
+// parser collects faults, so that a user sees all of them at once.
+type parser struct {
+	raw         raw
+	faults      []string
+	unsupported []string
+}
+
+func (p *parser) fault(format string, args ...any) {
+	p.faults = append(p.faults, fmt.Sprintf(format, args...))
+}
+
+// err is code 2 when something is asked for that is not built, else code 7.
+func (p *parser) err() error {
+	if len(p.unsupported) > 0 {
+		msg := strings.Join(append(p.unsupported, p.faults...), "; ")
+		return types.NewError(types.ErrUnsupportedField, msg, "")
+	}
+	if len(p.faults) > 0 {
+		return fault(strings.Join(p.faults, "; "))
+	}
+	return nil
+}
+
+// Parse reads a configuration. cniArgs is the value of CNI_ARGS.
+func Parse(data []byte, cniArgs string) (*Config, error) {
+	p := &parser{}
+	if err := decode(data, &p.raw); err != nil {
+		return nil, err
+	}
+	id, err := p.raw.identity(p.raw.IPAM.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	args, err := parseArgs(cniArgs)
+	if err != nil {
+		return nil, err
+	}
+	r := &p.raw
+	c := &Config{
+		Identity: id, IsGateway: r.IsGateway || r.IsDefaultGateway, IsDefaultGateway: r.IsDefaultGateway,
+		ForceAddress: r.ForceAddress, IPMasq: r.IPMasq, Hairpin: r.HairpinMode, MTU: r.MTU,
+		ResolvConf: r.IPAM.ResolvConf, DNS: r.DNS,
+	}
+	p.refuseUnbuilt()
+	p.masqBackend()
+	c.MAC = p.mac(args.mac)
+	c.Sets = p.sets(id.CNIVersion)
+	c.Requested = p.requested(args.ips, c.Sets)
+	c.Routes = p.routes()
+	p.mtu(c)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	c.PrevResult, err = prevResult(id.CNIVersion, r.PrevResult)
+	return c, err
+}
+
+// refuseUnbuilt names what is asked for and not built, rather than doing less than was asked.
+func (p *parser) refuseUnbuilt() {
+	r := &p.raw
+	for _, k := range []struct {
+		asked bool
+		key   string
+		value any
+	}{
+		{r.Mode != "" && r.Mode != "bridge", "mode", r.Mode},
+		{r.Vlan != 0, "vlan", r.Vlan},
+		{len(r.VlanTrunk) > 0, "vlanTrunk", fmt.Sprintf("of %d entries", len(r.VlanTrunk))},
+		{r.MacSpoofChk, "macspoofchk", true},
+		{r.PromiscMode, "promiscMode", true},
+		{r.EnableDad, "enabledad", true},
+		{r.DisableContainerInterface, "disableContainerInterface", true},
+		{r.PortIsolation, "portIsolation", true},
+		{len(r.RuntimeConfig.Bandwidth) > 0, "runtimeConfig.bandwidth", r.RuntimeConfig.Bandwidth},
+	} {
+		if k.asked {
+			p.unsupported = append(p.unsupported, fmt.Sprintf("%s %v: not supported", k.key, k.value))
+		}
+	}
+	for i, m := range r.RuntimeConfig.PortMappings {
+		if m.HostPort != 0 {
+			p.unsupported = append(p.unsupported, fmt.Sprintf("runtimeConfig.portMappings[%d].hostPort %d: not supported", i, m.HostPort))
+		}
+	}
+	switch r.IPAM.Type {
+	case "", "host-local", "bridge-ipam":
+	default:
+		p.unsupported = append(p.unsupported,
+			fmt.Sprintf("ipam.type %q: not supported, this plugin allocates addresses itself (\"host-local\")", r.IPAM.Type))
+	}
+}
+
+// masqBackend accepts both of the reference's values, and does nftables for either.
+func (p *parser) masqBackend() {
+	if b := p.raw.IPMasqBackend; b != nil && *b != "" && *b != "iptables" && *b != "nftables" {
+		p.fault("ipMasqBackend %q: want \"nftables\" (or \"iptables\", which means the same here)", *b)
+	}
+}
+
+func (p *parser) mac(fromArgs string) net.HardwareAddr {
+	for _, m := range []struct{ key, value string }{
+		{"runtimeConfig.mac", p.raw.RuntimeConfig.MAC}, {"args.cni.mac", p.raw.Args.CNI.MAC}, {"CNI_ARGS MAC", fromArgs},
+	} {
+		if m.value == "" {
+			continue
+		}
+		mac, err := net.ParseMAC(m.value)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 || isZero(mac) {
+			p.fault("%s %q: want a unicast address such as \"02:00:5e:00:53:01\"", m.key, m.value)
+		}
+		return mac
+	}
+	return nil
+}
+
+func isZero(mac net.HardwareAddr) bool {
+	for _, b := range mac {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *parser) mtu(c *Config) {
+	if c.MTU == 0 {
+		return
+	}
+	lowest := minMTU
+	for _, s := range c.Subnets() {
+		if s.Addr().Is6() {
+			lowest = minMTU6
+		}
+	}
+	if c.MTU < lowest || c.MTU > maxMTU {
+		p.fault("mtu %d: want 0 (automatic) or %d to %d", c.MTU, lowest, maxMTU)
+	}
+}
+
+// sets puts the ranges of the runtime first, then the single range of old configurations, then the list.
+func (p *parser) sets(cniVersion string) []ipam.Set {
+	ip := &p.raw.IPAM
+	var sets []ipam.Set
+	for i, s := range p.raw.RuntimeConfig.IPRanges {
+		sets = append(sets, p.set(fmt.Sprintf("runtimeConfig.ipRanges[%d]", i), s))
+	}
+	if ip.rawRange != (rawRange{}) {
+		sets = append(sets, p.set("", []rawRange{ip.rawRange}))
+	}
+	for i, s := range ip.Ranges {
+		sets = append(sets, p.set(fmt.Sprintf("ipam.ranges[%d]", i), s))
+	}
+	if ip.Type != "" && len(sets) == 0 {
+		p.fault("ipam.ranges: missing, give at least one such as [[{\"subnet\": \"10.88.0.0/16\"}]]")
+	}
+	if len(p.faults) > 0 {
+		return sets
+	}
+	if err := ipam.CheckSets(sets); err != nil {
+		p.fault("ipam.ranges: %s", oneLine(err))
+	}
+	p.oneOfEach(cniVersion, sets)
+	return sets
+}
+
+// oneOfEach: results before 0.3.0 have room for one address of each family.
+func (p *parser) oneOfEach(cniVersion string, sets []ipam.Set) {
+	old := cniVersion == "" || cniVersion == "0.1.0" || cniVersion == "0.2.0"
+	count := map[bool]int{}
+	for _, s := range sets {
+		if len(s) > 0 {
+			count[s[0].Subnet.Addr().Is6()]++
+		}
+	}
+	if old && (count[false] > 1 || count[true] > 1) {
+		p.fault("ipam.ranges: cniVersion %s has room for one address per family", cniVersion)
+	}
+}
+
+func (p *parser) set(key string, ranges []rawRange) ipam.Set {
+	var s ipam.Set
+	if len(ranges) == 0 {
+		p.fault("%s: empty, want at least one range", key)
+	}
+	for i, r := range ranges {
+		at := "ipam"
+		if key != "" {
+			at = fmt.Sprintf("%s[%d]", key, i)
+		}
+		s = append(s, p.oneRange(at, r))
+	}
+	return s
+}
+
+func (p *parser) oneRange(at string, r rawRange) ipam.Range {
+	before := len(p.faults)
+	var subnet netip.Prefix
+	if r.Subnet != "" {
+		var err error
+		if subnet, err = netip.ParsePrefix(r.Subnet); err != nil || subnet.Addr().Is4In6() {
+			p.fault("%s.subnet %q: want one such as \"10.88.0.0/16\"", at, r.Subnet)
+		}
+	}
+	first := p.addr(at+".rangeStart", r.RangeStart)
+	last := p.addr(at+".rangeEnd", r.RangeEnd)
+	gateway := p.addr(at+".gateway", r.Gateway)
+	if len(p.faults) > before {
+		return ipam.Range{}
+	}
+	out, err := ipam.NewRange(subnet, first, last, gateway)
+	if err != nil {
+		p.fault("%s.%s", at, err)
+	}
+	return out
+}
+
+func (p *parser) addr(key, value string) netip.Addr {
+	if value == "" {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(value)
+	if err != nil || a.Zone() != "" {
+		p.fault("%s %q: want an address such as \"10.88.0.5\"", key, value)
+		return netip.Addr{}
+	}
+	return a.Unmap()
+}
+
+// requested joins the addresses asked for by CNI_ARGS, args and the runtime. Each must be in a range.
+func (p *parser) requested(fromArgs []string, sets []ipam.Set) []netip.Addr {
+	var out []netip.Addr
+	for _, list := range []struct {
+		key string
+		ips []string
+	}{
+		{"CNI_ARGS IP", fromArgs}, {"args.cni.ips", p.raw.Args.CNI.IPs}, {"runtimeConfig.ips", p.raw.RuntimeConfig.IPs},
+	} {
+		for _, s := range list.ips {
+			a, err := parseIP(s)
+			if err != nil {
+				p.fault("%s %q: want an address such as \"10.88.0.5\" or \"10.88.0.5/16\"", list.key, s)
+				continue
+			}
+			if !inSets(a, sets) {
+				p.fault("%s %s: not in the ranges of this network", list.key, a)
+			}
+			out = append(out, a)
+		}
+	}
+	if len(out) > len(sets) && len(p.faults) == 0 {
+		p.fault("%d addresses are asked for, %d range sets yield one each", len(out), len(sets))
+	}
+	return out
+}
+
+func parseIP(s string) (netip.Addr, error) {
+	if prefix, err := netip.ParsePrefix(s); err == nil {
+		return prefix.Addr().Unmap(), nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err == nil && a.Zone() != "" {
+		err = errors.New("zone")
+	}
+	return a.Unmap(), err
+}
+
+func inSets(a netip.Addr, sets []ipam.Set) bool {
+	for _, s := range sets {
+		if _, ok := s.Find(a); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *parser) routes() []*types.Route {
+	var out []*types.Route
+	for i, data := range p.raw.IPAM.Routes {
+		var r types.Route
+		if err := json.Unmarshal(data, &r); err != nil {
+			p.fault("ipam.routes[%d]: %s; want one such as {\"dst\": \"0.0.0.0/0\"}", i, err)
+			continue
+		}
+		switch {
+		case r.Dst.IP == nil:
+			p.fault("ipam.routes[%d].dst: missing, give one such as \"0.0.0.0/0\"", i)
+		case r.GW != nil && (r.GW.To4() == nil) != (r.Dst.IP.To4() == nil):
+			p.fault("ipam.routes[%d].gw %s: not of the family of dst %s", i, r.GW, r.Dst.String())
+		case r.MTU < 0 || r.AdvMSS < 0 || r.Priority < 0:
+			p.fault("ipam.routes[%d]: mtu, advmss and priority cannot be negative", i)
+		default:
+			out = append(out, &r)
+		}
+	}
+	return out
+}
+
+// prevResult converts the result of an earlier plugin, or of ADD, to the newest form.
+func prevResult(cniVersion string, data json.RawMessage) (*types100.Result, error) {
+	if len(data) == 0 || string(data) == "null" {
+		return nil, nil
+	}
+	var generic map[string]any
+	if err := json.Unmarshal(data, &generic); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "prevResult: want an object", "")
+	}
+	conf := types.NetConf{CNIVersion: cniVersion, RawPrevResult: generic}
+	if err := version.ParsePrevResult(&conf); err != nil {
+		return nil, fault("prevResult: " + err.Error())
+	}
+	res, err := types100.NewResultFromResult(conf.PrevResult)
+	if err != nil {
+		return nil, fault("prevResult: " + err.Error())
+	}
+	return res, nil
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -1,0 +1,282 @@
+package bridgeipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/podwright/podwright/pkg/netutil"
+)
+
+// links makes the bridge ready and the pair with all that is inside the container. The host end stays
+// down and off the bridge.
+func (a *adding) links() error {
+	if err := a.ensureBridge(); err != nil {
+		return err
+	}
+	mac := a.conf.MAC
+	if mac == nil {
+		mac = podMAC(a.at, a.lease.Addresses)
+	}
+	err := a.host.AddVeth(netutil.Veth{
+		Name: a.lease.HostLink, MAC: hostMAC(a.at), MTU: a.lease.MTU,
+		Peer: a.env.ifName, PeerMAC: mac, PeerNS: a.ns,
+	})
+	if err != nil {
+		return err
+	}
+	// Crash here: the pair is there, off the bridge, and found by the name of its host end.
+	if err := a.configurePod(); err != nil {
+		return fmt.Errorf("configure %s: %w", a.env.ifName, err)
+	}
+	return a.prepareHostLink()
+}
+
+// ensureBridge makes the bridge if needed, brings it up and gives it the gateway addresses.
+func (a *adding) ensureBridge() error {
+	name := a.conf.Bridge
+	br, err := a.host.Link(name)
+	if errdefs.IsNotFound(err) {
+		br, err = a.makeBridge(name)
+	}
+	if err != nil {
+		return err
+	}
+	if br.Kind != "bridge" {
+		return fmt.Errorf("bridge %q: a link of this name exists and is a %s", name, br.Kind)
+	}
+	// Before it comes up: no address is made by what others advertise (CVE-2020-10749), and none waits
+	// for duplicate address detection.
+	err = a.host.SetSysctls(
+		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true},
+		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_dad", Value: "0", Optional: true},
+	)
+	if err != nil {
+		return err
+	}
+	if !br.Up {
+		if err := a.host.SetLink(br.Index, netutil.Change{Up: true}); err != nil {
+			return err
+		}
+	}
+	a.bridge = br
+	return a.ensureGateways()
+}
+
+// makeBridge: another ADD may be making it at the same moment; who comes second finds it.
+func (a *adding) makeBridge(name string) (netutil.Link, error) {
+	mac, err := netutil.RandomMAC()
+	if err != nil {
+		return netutil.Link{}, err
+	}
+	made := a.host.AddBridge(name, mac, a.lease.MTU)
+	if made != nil && !errdefs.IsAlreadyExists(made) {
+		return netutil.Link{}, made
+	}
+	br, err := a.host.Link(name)
+	if err != nil || made != nil {
+		return br, err
+	}
+	return br, a.host.SetLink(br.Index, netutil.Change{Alias: bridgeAlias})
+}
+
+// gateways are the addresses that the bridge has for this attachment.
+func (a *adding) gateways() []netip.Prefix {
+	var out []netip.Prefix
+	if a.conf.IsGateway {
+		for _, g := range a.given {
+			out = append(out, netip.PrefixFrom(g.from.Gateway, g.from.Subnet.Bits()))
+		}
+	}
+	return out
+}
+
+func (a *adding) ensureGateways() error {
+	gateways := a.gateways()
+	if len(gateways) == 0 {
+		return nil
+	}
+	have, err := a.host.Addrs(a.bridge.Index)
+	if err != nil {
+		return err
+	}
+	for _, gw := range gateways {
+		if err := a.ensureGateway(gw, have); err != nil {
+			return err
+		}
+	}
+	return a.forward(gateways)
+}
+
+// ensureGateway adds one address to the bridge. One that is in its way is replaced or refused.
+func (a *adding) ensureGateway(gw netip.Prefix, have []netip.Prefix) error {
+	present := false
+	for _, old := range have {
+		if old == gw {
+			present = true
+			continue
+		}
+		if !a.conflicts(old, gw) {
+			continue
+		}
+		if !a.conf.ForceAddress {
+			return fmt.Errorf("bridge %q has address %s, the gateway %s does not fit beside it: remove it or set forceAddress",
+				a.conf.Bridge, old, gw)
+		}
+		if err := a.host.DeleteAddr(a.bridge.Index, old); err != nil {
+			return err
+		}
+	}
+	if present {
+		return nil
+	}
+	if gw.Addr().Is6() {
+		err := a.host.SetSysctls(netutil.Sysctl{Key: "ipv6/conf/" + a.conf.Bridge + "/disable_ipv6", Value: "0"})
+		if err != nil {
+			return fmt.Errorf("use IPv6: %w", err)
+		}
+	}
+	return a.host.AddAddr(a.bridge.Index, gw)
+}
+
+// conflicts: a bridge has IPv4 addresses of one network only, and IPv6 addresses that do not overlap.
+func (a *adding) conflicts(old, gw netip.Prefix) bool {
+	if old.Addr().Is6() != gw.Addr().Is6() || old.Addr().IsLinkLocalUnicast() && old.Addr().Is6() {
+		return false
+	}
+	for _, set := range a.conf.Sets { // the gateway of another range of this network is no stranger
+		for _, r := range set {
+			if old == netip.PrefixFrom(r.Gateway, r.Subnet.Bits()) {
+				return false
+			}
+		}
+	}
+	return gw.Addr().Is4() || old.Overlaps(gw)
+}
+
+// forward turns forwarding on for the families in use.
+func (a *adding) forward(gateways []netip.Prefix) error {
+	for _, gw := range gateways {
+		key := "ipv4/ip_forward"
+		if gw.Addr().Is6() {
+			key = "ipv6/conf/all/forwarding"
+		}
+		if err := a.host.SetSysctls(netutil.Sysctl{Key: key, Value: "1"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// configurePod works inside the namespace: settings, up, addresses, routes.
+func (a *adding) configurePod() error {
+	name := a.env.ifName
+	settings := []netutil.Sysctl{
+		{Key: "ipv6/conf/" + name + "/accept_dad", Value: "0", Optional: true},
+		{Key: "ipv6/conf/" + name + "/ndisc_notify", Value: "1", Optional: true},
+		{Key: "ipv4/conf/" + name + "/arp_notify", Value: "1"},
+	}
+	for _, g := range a.given {
+		if g.addr.Is6() { // some runtimes start namespaces with IPv6 off
+			settings = append(settings,
+				netutil.Sysctl{Key: "ipv6/conf/lo/disable_ipv6", Value: "0"},
+				netutil.Sysctl{Key: "ipv6/conf/" + name + "/disable_ipv6", Value: "0"})
+			break
+		}
+	}
+	if err := a.pod.SetSysctls(settings...); err != nil {
+		return err
+	}
+	link, err := a.pod.Link(name)
+	if err != nil {
+		return err
+	}
+	if err := a.pod.SetLink(link.Index, netutil.Change{Up: true}); err != nil {
+		return err
+	}
+	for _, g := range a.given {
+		if err := a.pod.AddAddr(link.Index, g.prefix()); err != nil {
+			return err
+		}
+	}
+	a.routes = routesOf(a.conf, a.given)
+	for _, r := range a.routes {
+		route, err := kernelRoute(r, a.defaultVia)
+		if err != nil {
+			return err
+		}
+		if err := a.pod.AddRoute(link.Index, route); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// defaultVia is the gateway of routes that name none: that of the first address of the family.
+func (a *adding) defaultVia(v6 bool) netip.Addr {
+	for _, g := range a.given {
+		if g.addr.Is6() == v6 {
+			return g.from.Gateway
+		}
+	}
+	return netip.Addr{}
+}
+
+// kernelRoute translates a route of a result.
+func kernelRoute(r *types.Route, defaultVia func(v6 bool) netip.Addr) (netutil.Route, error) {
+	dst, err := netip.ParsePrefix(r.Dst.String())
+	if err != nil {
+		return netutil.Route{}, fmt.Errorf("route to %s: %w", r.Dst.String(), errors.Join(err, errdefs.ErrInvalidArgument))
+	}
+	out := netutil.Route{Dst: dst, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority}
+	if r.Table != nil {
+		out.Table = *r.Table
+	}
+	if r.Scope != nil {
+		out.Scope = *r.Scope
+	}
+	if via, ok := netip.AddrFromSlice(r.GW); ok {
+		out.Via = via.Unmap()
+	} else {
+		out.Via = defaultVia(dst.Addr().Is6())
+	}
+	return out, nil
+}
+
+// prepareHostLink: the host end is a port and nothing else. It has no address of its own, and its alias
+// says whose it is.
+func (a *adding) prepareHostLink() error {
+	name := a.lease.HostLink
+	link, err := a.host.Link(name)
+	if err != nil {
+		return err
+	}
+	if err := a.host.SetLink(link.Index, netutil.Change{Alias: hostAlias(a.conf.Name, a.at)}); err != nil {
+		return err
+	}
+	return a.host.SetSysctls(
+		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true},
+		netutil.Sysctl{Key: "ipv6/conf/" + name + "/addr_gen_mode", Value: "1", Optional: true}, // none
+	)
+}
+
+// activate puts the host end on the bridge and brings it up: the commit of ADD.
+func (a *adding) activate() error {
+	link, err := a.host.Link(a.lease.HostLink)
+	if err != nil {
+		return err
+	}
+	if !a.conf.Hairpin {
+		return a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index, Up: true})
+	}
+	if err := a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index}); err != nil {
+		return err
+	}
+	if err := a.host.SetHairpin(link.Index); err != nil {
+		return err
+	}
+	return a.host.SetLink(link.Index, netutil.Change{Up: true})
+}
