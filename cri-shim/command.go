@@ -94,9 +94,8 @@ and the next start finds them again. It is ready when the socket answers Version
 			return Run(ctx, cfg, Options{Logger: logger(cfg.Log), Version: version, Ready: tellSystemd})
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&file, "config", "", "configuration `FILE` (default "+DefaultConfigFile+", if it exists)")
-	o.flags(f)
+	c.Flags().StringVar(&file, "config", "", "configuration `FILE` (default "+DefaultConfigFile+", if it exists)")
+	o.flags(c)
 	return c
 }
 

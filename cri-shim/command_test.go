@@ -62,7 +62,7 @@ func TestFlagsStandAboveTheFile(t *testing.T) {
 	cfg.Root, cfg.Listen = "/file", "/file.sock"
 	var o overrides
 	c := &cobra.Command{Use: "x"}
-	o.flags(c.Flags())
+	o.flags(c)
 	err := c.ParseFlags([]string{
 		"--root=/r", "--state", "/s", "--listen", "", "--cni-conf-dir", "/c", "--cni-bin-dir", "/b1", "--cni-bin-dir", "/b2",
 		"--registry-config-dir", "/g", "--runtime", "crun", "--log-level", "debug",

@@ -17,19 +17,31 @@ import (
 	"github.com/podwright/podwright/pkg/durable"
 )
 
-// claim makes the two directories and takes the lock on the state directory: two processes on one set of
-// records would destroy it.
-func claim(l paths.Layout) (*durable.Lock, error) {
-	for _, dir := range []string{l.Root, l.State} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
-			return nil, fmt.Errorf("make directory: %w", err)
+// claim makes the two directories and takes a lock on each: two processes on one set of records, or on
+// one set of images, would destroy it. It returns what gives the locks up.
+func claim(l paths.Layout) (release func() error, err error) {
+	var locks []*durable.Lock
+	release = func() error {
+		var faults []error
+		for _, lock := range locks {
+			faults = append(faults, lock.Release())
 		}
+		return errors.Join(faults...)
 	}
-	lock, err := durable.TryAcquire(filepath.Join(l.State, "cri-shim.lock"))
-	if errors.Is(err, durable.ErrLocked) {
-		return nil, fmt.Errorf("another cri-shim runs with state %s; give this one a state and a root of its own: %w", l.State, errdefs.ErrFailedPrecondition)
+	for _, dir := range []string{l.State, l.Root} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, errors.Join(fmt.Errorf("make directory: %w", err), release())
+		}
+		lock, err := durable.TryAcquire(filepath.Join(dir, "cri-shim.lock"))
+		if errors.Is(err, durable.ErrLocked) {
+			err = fmt.Errorf("another cri-shim uses %s; give this one a state and a root of its own: %w", dir, errdefs.ErrFailedPrecondition)
+		}
+		if err != nil {
+			return nil, errors.Join(err, release())
+		}
+		locks = append(locks, lock)
 	}
-	return lock, err
+	return release, nil
 }
 
 // listen makes the socket. What a killed process left at its place is replaced, if it is a socket that

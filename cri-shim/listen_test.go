@@ -1,6 +1,7 @@
 package crishim
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,26 +16,27 @@ import (
 func TestClaimIsExclusive(t *testing.T) {
 	dir := t.TempDir()
 	l := paths.Layout{Root: filepath.Join(dir, "root"), State: filepath.Join(dir, "state")}
-	lock, err := claim(l)
+	release, err := claim(l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := claim(l); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "another cri-shim runs with state "+l.State) {
-		t.Errorf("got %v", err)
+	for _, taken := range []paths.Layout{l, {Root: l.Root, State: l.State + "2"}, {Root: l.Root + "2", State: l.State}} {
+		if _, err := claim(taken); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "another cri-shim uses "+dir) {
+			t.Errorf("%+v: got %v", taken, err)
+		}
 	}
-	if other, err := claim(paths.Layout{Root: filepath.Join(dir, "r2"), State: filepath.Join(dir, "s2")}); err != nil {
-		t.Errorf("another state: %v", err)
-	} else if err := other.Release(); err != nil {
-		t.Error(err)
+	other, err := claim(paths.Layout{Root: l.Root + "2", State: l.State + "2"})
+	if err != nil {
+		t.Fatalf("other directories: %v", err)
 	}
-	if err := lock.Release(); err != nil {
+	if err := errors.Join(release(), other()); err != nil {
 		t.Fatal(err)
 	}
-	lock, err = claim(l)
+	release, err = claim(l)
 	if err != nil {
 		t.Fatalf("after its end: %v", err)
 	}
-	if err := lock.Release(); err != nil {
+	if err := release(); err != nil {
 		t.Error(err)
 	}
 }

@@ -2,7 +2,6 @@ package crishim
 
 import (
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // overrides are the flags that stand above the configuration file.
@@ -12,7 +11,8 @@ type overrides struct {
 	cniBinDirs                             []string
 }
 
-func (o *overrides) flags(f *pflag.FlagSet) {
+func (o *overrides) flags(c *cobra.Command) {
+	f := c.Flags()
 	f.StringVar(&o.root, "root", "", "`DIR` for images and records")
 	f.StringVar(&o.state, "state", "", "`DIR` for what lives until the next reboot")
 	f.StringVar(&o.listen, "listen", "", "`SOCKET` to serve on, a path or unix:///path (default cri-shim.sock in the state directory)")

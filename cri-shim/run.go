@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"runtime/debug"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -36,11 +35,11 @@ func Run(ctx context.Context, cfg Config, o Options) (err error) {
 	}
 	tune()
 	layout := paths.Layout{Root: cfg.Root, State: cfg.State}
-	lock, err := claim(layout)
+	release, err := claim(layout)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
+	defer func() { err = errors.Join(err, release()) }()
 	p, err := assemble(ctx, cfg, o, layout)
 	if err != nil {
 		return err
@@ -93,5 +92,5 @@ func (p *parts) recovered(ctx context.Context, ready func()) {
 			p.logger.Warn("give back what belongs to no pod", "err", err)
 		}
 	}
-	debug.FreeOSMemory() // a start reads much that is not needed again
+	shrink()
 }

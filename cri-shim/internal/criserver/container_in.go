@@ -62,6 +62,10 @@ func insideIn(f *faults, c *pod.ContainerConfig, s pod.Sandbox) {
 	if c.Privileged && !s.Config.Privileged {
 		f.bad(securityField+".privileged", true, "a privileged sandbox for a privileged container")
 	}
+	if c.Namespaces == (pod.Namespaces{}) {
+		c.Namespaces = s.Config.Namespaces
+		return
+	}
 	if c.Namespaces.PID != pod.ModePod {
 		return
 	}

@@ -139,12 +139,17 @@ func TestOlderProfileTextsCountOnlyWithoutTheNewFields(t *testing.T) {
 func TestPodModeIsThePodsPIDNamespace(t *testing.T) {
 	w := podWorld(t)
 	r := &runtime.CreateContainerRequest{PodSandboxId: string(otherID), Config: containerConfig()}
+	r.Config.Linux.SecurityContext.NamespaceOptions = &runtime.NamespaceOption{}
 	if _, err := w.CreateContainer(t.Context(), r); err != nil || w.pods.created[0].Namespaces.PID != pod.ModeNode {
 		t.Errorf("a pod on the node's: %v, %+v", err, w.pods.created)
 	}
 	w.pods.sandboxes[1].Config.Namespaces.PID = pod.ModeContainer
 	_, err := w.CreateContainer(t.Context(), r)
 	wantCode(t, err, codes.InvalidArgument, "no PID namespace to share")
+	r.Config.Linux.SecurityContext.NamespaceOptions = nil
+	if _, err := w.CreateContainer(t.Context(), r); err != nil || w.pods.created[1].Namespaces.PID != pod.ModeContainer {
+		t.Errorf("nothing asked is what the pod has: %v, %+v", err, w.pods.created[1].Namespaces)
+	}
 }
 
 func TestStopAndExecTimeouts(t *testing.T) {

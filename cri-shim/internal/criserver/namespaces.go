@@ -25,7 +25,11 @@ func sandboxNamespacesIn(f *faults, o *runtime.NamespaceOption) pod.Namespaces {
 	return n
 }
 
+// containerNamespacesIn returns the zero value when nothing is asked: insideIn then takes the sandbox's.
 func containerNamespacesIn(f *faults, o *runtime.NamespaceOption) pod.Namespaces {
+	if o == nil {
+		return pod.Namespaces{}
+	}
 	const field = "config.linux.security_context.namespace_options"
 	n := namespacesIn(f, field, o)
 	if n.PID == pod.ModeTarget && !plausible(o.GetTargetId()) {
