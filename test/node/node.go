@@ -39,6 +39,7 @@ type Node struct {
 	shim     *exec.Cmd
 	shimLog  *os.File
 	binDir   string // of CNI plugins
+	runtime  string // OCI runtime; "" is the configured one
 }
 
 // Marks give the node's processes away.
@@ -47,6 +48,13 @@ func (n *Node) Marks() leftovers.Marks { return leftovers.Marks{n.Base, n.Cgroup
 // New makes the directories and the files of a node, and starts its registry. What it returns, also beside an
 // error, is to be ended by Stop.
 func New(p Programs) (*Node, error) {
+	for _, path := range []*string{&p.Bin, &p.Tools, &p.Registry} {
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return nil, err
+		}
+		*path = abs
+	}
 	base, err := os.MkdirTemp("", "podwright-")
 	if err != nil {
 		return nil, err
@@ -108,6 +116,9 @@ func (n *Node) startRegistry() error {
 // UsePlugins makes the node look for CNI plugins in another directory.
 func (n *Node) UsePlugins(dir string) { n.binDir = dir }
 
+// UseRuntime makes the node run containers by another OCI runtime.
+func (n *Node) UseRuntime(path string) { n.runtime = path }
+
 // Start starts cri-shim and returns when it answers.
 func (n *Node) Start() error {
 	log, err := os.OpenFile(n.Base+"/cri-shim.log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -115,9 +126,14 @@ func (n *Node) Start() error {
 		return err
 	}
 	n.shimLog = log
-	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), "serve", "--config", n.Base+"/config.toml",
-		"--root", n.Root, "--state", n.State, "--listen", n.Socket, "--cni-conf-dir", n.NetDir, "--cni-bin-dir", n.binDir,
-		"--registry-config-dir", n.Hosts, "--log-level", "debug")
+	args := []string{
+		"serve", "--config", n.Base + "/config.toml", "--root", n.Root, "--state", n.State, "--listen", n.Socket,
+		"--cni-conf-dir", n.NetDir, "--cni-bin-dir", n.binDir, "--registry-config-dir", n.Hosts, "--log-level", "debug",
+	}
+	if n.runtime != "" {
+		args = append(args, "--runtime", n.runtime)
+	}
+	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), args...)
 	n.shim.Stdout, n.shim.Stderr = log, log
 	if err := n.shim.Start(); err != nil {
 		n.shim = nil

@@ -1,0 +1,206 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestKillShim: pods run on without cri-shim, no line is lost, and what ended meanwhile has its true exit code.
+func TestKillShim(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("crash")
+	counting := n.run(p, "crash", "counting", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
+	ending := n.run(p, "crash", "ending", "sleep 1; exit 42", "")
+	n.must(n.Kill())
+	time.Sleep(1500 * time.Millisecond)
+	n.must(n.Start())
+	if c := n.container(ending); c.Status.State != "CONTAINER_EXITED" || c.Status.ExitCode != 42 {
+		t.Errorf("ended while cri-shim was down: %+v", c.Status)
+	}
+	if c := n.container(counting); c.Status.State != "CONTAINER_RUNNING" {
+		t.Errorf("ran on: %+v", c.Status)
+	}
+	if got := n.crictl("pods", "-q", "--state", "Ready"); got != p {
+		t.Errorf("pods: %q, want %q", got, p)
+	}
+	n.crictl("stop", "-t", "0", counting)
+	n.noGap(counting, 150)
+}
+
+// noGap looks for a gap in what a counting container wrote, and for at least so many lines.
+func (n *tester) noGap(id string, least int) {
+	n.t.Helper()
+	lines := strings.Fields(text(n.t, n.container(id).Status.LogPath, "stdout"))
+	seen := map[string]bool{}
+	for _, line := range lines {
+		seen[line] = true
+	}
+	for i := range max(len(seen), least) {
+		if !seen[fmt.Sprint(i)] {
+			n.t.Fatalf("line %d of %d is missing", i, len(lines))
+		}
+	}
+}
+
+// TestKillMonitor: containers run on and go on logging under a new monitor, and obey it.
+func TestKillMonitor(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("monitor")
+	counting := n.run(p, "monitor", "counting", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
+	ending := n.run(p, "monitor", "ending", "sleep 1; exit 42", "")
+	for range 3 {
+		time.Sleep(200 * time.Millisecond)
+		n.must(n.KillMonitor())
+	}
+	if c := n.ended(ending); c.Status.ExitCode != 42 {
+		t.Errorf("ended under another monitor: %+v", c.Status)
+	}
+	if got := n.crictl("exec", "--sync", counting, "echo", "hi"); strings.TrimSpace(got) != "hi" {
+		t.Errorf("exec: %q", got)
+	}
+	time.Sleep(500 * time.Millisecond)
+	n.crictl("stop", "-t", "1", counting)
+	if c := n.container(counting); c.Status.State != "CONTAINER_EXITED" || (c.Status.ExitCode != 137 && c.Status.ExitCode != 143) {
+		t.Errorf("stopped: %+v", c.Status)
+	}
+	n.noGap(counting, 80)
+	n.crictl("rm", counting)
+	n.crictl("rmp", "-f", p)
+}
+
+// TestKillBoth: cri-shim and cri-monitor die together.
+func TestKillBoth(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("both")
+	id := n.run(p, "both", "main", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
+	n.must(n.Kill())
+	n.must(n.KillMonitor())
+	time.Sleep(300 * time.Millisecond)
+	n.must(n.Start())
+	if c := n.container(id); c.Status.State != "CONTAINER_RUNNING" {
+		t.Errorf("got %+v", c.Status)
+	}
+	time.Sleep(500 * time.Millisecond)
+	n.crictl("stop", "-t", "0", id)
+	n.noGap(id, 60)
+}
+
+// gate is a program that stands before another one and waits at a point for permission to go on.
+const gate = `#!/bin/sh
+dir=%[1]s
+wait_at() {
+	[ -e "$dir/at-$1" ] || return 0
+	: > "$dir/reached"
+	while [ -e "$dir/at-$1" ]; do sleep 0.01; done
+}
+case "$CNI_COMMAND $*" in
+	*%[2]s*) wait_at before; %[3]s "$@"; code=$?; wait_at after; exit $code ;;
+esac
+exec %[3]s "$@"
+`
+
+// TestKillShimDuringRun kills cri-shim in the middle of RunPodSandbox: at points held open by a gate before and
+// after the CNI plugin and the OCI runtime, and after times spread over the call. After a restart a retry
+// succeeds, and the node's end says whether anything is left.
+func TestKillShimDuringRun(t *testing.T) {
+	for _, point := range []struct{ program, match, at string }{
+		{"bridge-ipam", "ADD", "before"}, {"bridge-ipam", "ADD", "after"}, {"runc", " run ", "before"}, {"runc", " run ", "after"},
+	} {
+		t.Run(point.at+" "+point.program, func(t *testing.T) {
+			n := prepareNode(t)
+			n.holdAt(point.program, point.match, point.at)
+			n.must(n.Start())
+			file, err := n.File("pod-x.json", n.PodJSON("x", true))
+			n.must(err)
+			n.interruptRun(file, func() { n.waitReached() })
+			n.must(os.Remove(filepath.Join(n.Base, "at-"+point.at)))
+			n.retry(file)
+		})
+	}
+	t.Run("spread", func(t *testing.T) {
+		n := prepareNode(t)
+		n.must(n.Start())
+		for i, after := range []time.Duration{2, 5, 10, 20, 35, 60, 90} {
+			name := fmt.Sprintf("x%d", i)
+			file, err := n.File("pod-"+name+".json", n.PodJSON(name, true))
+			n.must(err)
+			n.interruptRun(file, func() { n.waitCall(i + 1); time.Sleep(after * time.Millisecond) })
+			n.retry(file)
+		}
+	})
+}
+
+// holdAt puts a gate in the place of a program.
+func (n *tester) holdAt(program, match, at string) {
+	n.t.Helper()
+	dir := filepath.Join(n.Base, "gates")
+	n.must(os.MkdirAll(dir, 0o755))
+	real := filepath.Join(programs.Bin, program)
+	if program == "runc" {
+		real = "/usr/sbin/runc"
+		if _, err := os.Stat(real); err != nil {
+			real = "/usr/bin/runc"
+		}
+	}
+	n.must(os.WriteFile(filepath.Join(dir, program), fmt.Appendf(nil, gate, n.Base, "\""+match+"\"", real), 0o755))
+	n.must(os.WriteFile(filepath.Join(n.Base, "at-"+at), nil, 0o644))
+	if program == "runc" {
+		n.UseRuntime(filepath.Join(dir, program))
+	} else {
+		n.UsePlugins(dir)
+	}
+}
+
+// interruptRun begins RunPodSandbox, waits, and kills cri-shim.
+func (n *tester) interruptRun(file string, wait func()) {
+	n.t.Helper()
+	cmd := n.CrictlCommand(n.t.Context(), "runp", file)
+	n.must(cmd.Start())
+	wait()
+	n.must(n.Kill())
+	_ = cmd.Wait() // it fails, or was just in time
+}
+
+func (n *tester) waitReached() {
+	n.t.Helper()
+	n.waitFor("the gate", func() bool { _, err := os.Stat(n.Base + "/reached"); return err == nil })
+}
+
+// waitCall waits until the record of another sandbox appears.
+func (n *tester) waitCall(int) {
+	n.t.Helper()
+	before, _ := filepath.Glob(n.Root + "/pods/*")
+	n.waitFor("the call", func() bool {
+		now, _ := filepath.Glob(n.Root + "/pods/*")
+		return len(now) > len(before)
+	})
+}
+
+func (n *tester) waitFor(what string, is func() bool) {
+	n.t.Helper()
+	for range 20000 {
+		if is() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	n.t.Fatalf("waited in vain for %s", what)
+}
+
+// retry restarts cri-shim and runs the same pod again.
+func (n *tester) retry(file string) {
+	n.t.Helper()
+	n.must(n.Start())
+	id := n.crictl("runp", file)
+	if ip, err := n.PodIP(id); err != nil || ip == "" {
+		n.t.Errorf("the retried pod has address %q, %v", ip, err)
+	}
+	if all := strings.Fields(n.crictl("pods", "-q", "--name", filepath.Base(file))); len(all) > 1 {
+		n.t.Errorf("pods: %v", all)
+	}
+	n.crictl("rmp", "-f", id)
+}
