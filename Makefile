@@ -1,0 +1,90 @@
+# podwright: a Kubernetes container runtime (cri-shim, cri-monitor) and a CNI plugin (bridge-ipam).
+# Everything that is built for use goes to bin/, everything that only builds and tests need to .cache/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+PREFIX  ?= /usr/local
+CNIDIR  ?= /opt/cni/bin
+CACHE   := .cache
+TOOLS   := $(CACHE)/tools
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//' | grep . || echo 0.1.0-devel)
+
+# Release binaries are static and hold no path of the machine that built them.
+RELEASE := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# Packages with tests that use no built binary.
+UNITS   := ./conf/... ./cri-shim/... ./pkg/... ./plugins/...
+# The race detector needs a C compiler and an architecture that it knows.
+RACE    ?= $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && echo -race)
+FUZZTIME ?= 60s
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: deps
+deps: ## install what a fresh Debian or Ubuntu lacks (runc, nftables, …) and say what it does
+	@tools/deps.sh
+
+.PHONY: demo
+demo: deps build tools ## two pods for real, a crash in the middle, nothing left behind (as root)
+	@$(CACHE)/demo --bin bin --tools $(TOOLS) --registry $(CACHE)/registry
+
+.PHONY: build
+build: ## bin/cri-shim, bin/cri-monitor, bin/bridge-ipam
+	@mkdir -p bin
+	$(RELEASE) -o bin/ ./cmd/...
+
+.PHONY: tools
+tools: ## crictl, critest, cnitool, the reference plugins and the test programs, in .cache
+	@mkdir -p $(TOOLS)
+	@cd tools && GOFLAGS=-trimpath $(GO) build -o ../$(TOOLS)/ tool
+	@cd tools && GOFLAGS=-trimpath $(GO) test -c -o ../$(TOOLS)/critest sigs.k8s.io/cri-tools/cmd/critest
+	@CGO_ENABLED=0 $(GO) build -o $(CACHE)/ ./test/images/registry ./test/demo
+
+.PHONY: test
+test: deps ## everything within 15 minutes: unit and root tests under the race detector, then e2e
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-root e2e; else \
+	 $(MAKE) --no-print-directory test-unit; echo "Not root: tests that need it were skipped. The whole: sudo make test"; fi
+
+.PHONY: test-unit
+test-unit: ## unit tests; those that need root are skipped for a user
+	$(GO) test $(RACE) -timeout 10m $(UNITS)
+
+.PHONY: test-root
+test-root: ## unit tests and those that need root, which may not be skipped
+	CI=true $(GO) test $(RACE) -timeout 10m $(UNITS)
+
+.PHONY: e2e
+e2e: build tools ## end-to-end tests: built binaries, crictl, cnitool (as root)
+	CI=true $(GO) test -count=1 -timeout 14m ./test/e2e/...
+
+.PHONY: lint
+lint: ## gofmt, vet, golangci-lint with the reasons in .golangci.yml
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	@mkdir -p $(TOOLS)
+	@cd tools/lint && $(GO) build -o ../../$(TOOLS)/ tool
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (60s)
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+	  grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go | sed 's/^func //' | while read -r target; do \
+	    echo "== $$dir $$target"; $(GO) test "$$dir" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); done; done
+
+.PHONY: bench
+bench: build tools ## Go benchmarks of the parts, and pod starts by the built binaries (as root)
+	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
+
+.PHONY: install
+install: build ## bin/ to PREFIX/bin (/usr/local/bin), bridge-ipam to CNIDIR (/opt/cni/bin)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(CNIDIR)
+	install -m 0755 bin/cri-shim bin/cri-monitor $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 bin/bridge-ipam $(DESTDIR)$(CNIDIR)/
+
+.PHONY: clean
+clean: ## remove bin and .cache
+	rm -rf bin $(CACHE)
