@@ -55,7 +55,7 @@ func gone(id, field string, f func(id string) error) error {
 	}
 	if err := f(id); err != nil {
 		if errdefs.IsNotFound(err) {
-			return fmt.Errorf("%v: %w", err, errdefs.ErrInternal)
+			return fmt.Errorf("%v: %w", err, errdefs.ErrInternal) //nolint:errorlint // the caller must not see NotFound
 		}
 		return err
 	}

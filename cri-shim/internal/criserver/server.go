@@ -76,7 +76,6 @@ func New(d Deps) (*Server, error) {
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.SharedWriteBuffer(true), // idle connections hold no write buffer
 		grpc.WaitForHandlers(true),
 	)
 	runtime.RegisterRuntimeServiceServer(s, &runtimeService{Deps: d, config: string(config)})

@@ -203,7 +203,7 @@ func classify(verb string, status proc.Status, messages []string) error {
 		{errdefs.ErrFailedPrecondition, []string{"cannot exec in a stopped", "container not running", "cannot exec a container that has stopped", "cannot delete container"}},
 	} {
 		for _, s := range k.says {
-			if strings.Contains(text, s) && !(verb == "run") {
+			if strings.Contains(text, s) && verb != "run" {
 				return fmt.Errorf("oci runtime %s: %s: %w", verb, text, k.class)
 			}
 		}

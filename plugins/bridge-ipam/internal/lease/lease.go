@@ -134,7 +134,7 @@ func (s *Store) read(record string) (Lease, error) {
 		return l, err
 	}
 	if err := json.Unmarshal(data, &l); err != nil {
-		return Lease{}, fmt.Errorf("read %s: %v: %w", s.path("rec", record), err, errdefs.ErrDataLoss)
+		return Lease{}, fmt.Errorf("read %s: %v: %w", s.path("rec", record), err, errdefs.ErrDataLoss) //nolint:errorlint // one class
 	}
 	if l.Format < 1 || !strings.HasPrefix(record, l.Key()+"-") {
 		return Lease{}, fmt.Errorf("read %s: not a lease of its name: %w", s.path("rec", record), errdefs.ErrDataLoss)
