@@ -75,9 +75,18 @@ fuzz: ## each fuzz target for FUZZTIME (60s)
 	  grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go | sed 's/^func //' | while read -r target; do \
 	    echo "== $$dir $$target"; $(GO) test "$$dir" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); done; done
 
+.PHONY: containerd
+containerd: ## the peer that is measured and tested beside podwright, in .cache
+	@mkdir -p $(CACHE)/containerd
+	@cd tools/containerd && $(GO) build -trimpath -tags no_btrfs -o ../../$(CACHE)/containerd/ tool
+
 .PHONY: bench
-bench: build tools ## Go benchmarks of the parts, and pod starts by the built binaries (as root)
+bench: ## Go benchmarks of the parts
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
+
+.PHONY: bench-pods
+bench-pods: deps build tools containerd ## pod starts, removals, memory beside containerd, with ratios (as root)
+	@$(GO) run ./test/bench/pods
 
 .PHONY: install
 install: build ## bin/ to PREFIX/bin (/usr/local/bin), bridge-ipam to CNIDIR (/opt/cni/bin)
