@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -92,5 +93,5 @@ func (p *parts) recovered(ctx context.Context, ready func()) {
 			p.logger.Warn("give back what belongs to no pod", "err", err)
 		}
 	}
-	shrink()
+	debug.FreeOSMemory() // a start reads much that is not needed again
 }
