@@ -37,6 +37,7 @@ type Node struct {
 	before   leftovers.State
 	registry *exec.Cmd
 	shim     *exec.Cmd
+	ended    chan error // of shim
 	shimLog  *os.File
 	binDir   string // of CNI plugins
 	runtime  string // OCI runtime; "" is the configured one
@@ -99,6 +100,7 @@ func (n *Node) plugin() string {
 
 func (n *Node) startRegistry() error {
 	n.registry = exec.Command(n.programs.Registry, "--hosts-dir", n.Hosts)
+	n.registry.SysProcAttr = apart()
 	out, err := n.registry.StdoutPipe()
 	if err != nil {
 		return err
@@ -112,6 +114,9 @@ func (n *Node) startRegistry() error {
 	}
 	return nil
 }
+
+// apart keeps a terminal's Ctrl-C from a program: only the one that started it decides when it ends.
+func apart() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 // UsePlugins makes the node look for CNI plugins in another directory.
 func (n *Node) UsePlugins(dir string) { n.binDir = dir }
@@ -134,19 +139,35 @@ func (n *Node) Start() error {
 		args = append(args, "--runtime", n.runtime)
 	}
 	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), args...)
-	n.shim.Stdout, n.shim.Stderr = log, log
+	n.shim.Stdout, n.shim.Stderr, n.shim.SysProcAttr = log, log, apart()
 	if err := n.shim.Start(); err != nil {
 		n.shim = nil
 		return errors.Join(fmt.Errorf("start cri-shim: %w", err), log.Close())
 	}
-	var out string
+	ended := make(chan error, 1)
+	n.ended = ended
+	go func(cmd *exec.Cmd) { ended <- cmd.Wait() }(n.shim) // end and Stop wait for it
 	for range 400 {
-		if out, err = n.Crictl("version"); err == nil {
+		if _, err = n.Crictl("version"); err == nil {
 			return nil
+		}
+		if !n.alive() {
+			return fmt.Errorf("cri-shim has ended: %w\n%s", n.reap(), n.ShimLog())
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
-	return fmt.Errorf("cri-shim does not answer: %w: %s\n%s", err, out, n.ShimLog())
+	return fmt.Errorf("cri-shim does not answer: %w\n%s", err, n.ShimLog())
+}
+
+// alive says whether cri-shim runs.
+func (n *Node) alive() bool { return n.shim != nil && len(n.ended) == 0 }
+
+// reap waits for the end of cri-shim and returns how it ended.
+func (n *Node) reap() error {
+	err := <-n.ended
+	n.shim = nil
+	_ = n.shimLog.Close()
+	return err
 }
 
 // ShimLog is what cri-shim has logged.
@@ -174,13 +195,11 @@ func (n *Node) end(sig syscall.Signal) error {
 		return nil
 	}
 	err := n.shim.Process.Signal(sig)
-	waitErr := n.shim.Wait()
-	n.shim = nil
-	_ = n.shimLog.Close()
+	ended := n.reap()
 	if sig == syscall.SIGKILL {
-		waitErr = nil // it says that it was killed
+		ended = nil // it says that it was killed
 	}
-	return errors.Join(err, waitErr)
+	return errors.Join(err, ended)
 }
 
 // MonitorPID is the process of cri-monitor.
@@ -207,6 +226,7 @@ func (n *Node) CrictlCommand(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(n.programs.Tools, "crictl"),
 		append([]string{"--runtime-endpoint", endpoint, "--image-endpoint", endpoint, "--timeout", "60s"}, args...)...)
 	cmd.Env = append(os.Environ(), "CRI_CONFIG_FILE="+n.Base+"/crictl-pull.yaml")
+	cmd.SysProcAttr = apart()
 	return cmd
 }
 
@@ -237,6 +257,12 @@ func (n *Node) Stop() (leftovers.State, error) {
 		if err != nil {
 			faults = append(faults, err)
 		}
+	}
+	if n.shim != nil && !n.alive() {
+		note(fmt.Errorf("cri-shim has ended: %w", n.reap()))
+	}
+	if pods, _ := filepath.Glob(n.Root + "/pods/*"); n.shim == nil && len(pods) > 0 {
+		note(n.Start()) // it has left pods behind that only a cri-shim can remove
 	}
 	if n.shim != nil {
 		_, err := n.Crictl("rmp", "--all", "--force")
