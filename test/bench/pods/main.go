@@ -16,10 +16,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/podwright/podwright/test/criclient"
 	"github.com/podwright/podwright/test/isolate"
 	"github.com/podwright/podwright/test/node"
 	"github.com/podwright/podwright/test/peer"
@@ -89,10 +88,13 @@ func run(o options) (err error) {
 		sides = append(sides, &side{name: "containerd", socket: c.Socket, pids: c.PIDs, cgroups: c.CgroupParent})
 	}
 	for _, s := range sides {
-		if err := s.connect(ctx); err != nil {
+		if s.cri, err = criclient.Dial(s.socket, s.cgroups); err != nil {
 			return err
 		}
-		defer s.conn.Close()
+		defer s.cri.Close()
+		if err := s.cri.Pull(ctx, image, peer.SandboxImage); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
 	}
 	if err := measure(ctx, o, sides); err != nil {
 		return err
@@ -107,26 +109,11 @@ type side struct {
 	pids    func() ([]int, error) // of all its processes
 	cgroups string                // where its pods go
 
-	conn *grpc.ClientConn
-	cri  runtime.RuntimeServiceClient
+	cri *criclient.Client
 
 	start, remove, exec, list []time.Duration
 	perSecond                 float64
 	idle, held                int64 // PSS in KiB: before the first pod, and with all pods
-}
-
-func (s *side) connect(ctx context.Context) (err error) {
-	if s.conn, err = grpc.NewClient("unix://"+s.socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
-		return err
-	}
-	s.cri = runtime.NewRuntimeServiceClient(s.conn)
-	for _, ref := range []string{image, peer.SandboxImage} {
-		_, err := runtime.NewImageServiceClient(s.conn).PullImage(ctx, &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: ref}}, grpc.WaitForReady(true))
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-	}
-	return nil
 }
 
 func measure(ctx context.Context, o options, sides []*side) error {
@@ -135,7 +122,7 @@ func measure(ctx context.Context, o options, sides []*side) error {
 		if err != nil {
 			return err
 		}
-		if err := s.removePod(ctx, p); err != nil {
+		if err := s.cri.Remove(ctx, p); err != nil {
 			return err
 		}
 	}
@@ -158,7 +145,7 @@ func measure(ctx context.Context, o options, sides []*side) error {
 	for i := range o.pods {
 		for k, s := range sides {
 			begin := time.Now()
-			if err := s.removePod(ctx, pods[k][i]); err != nil {
+			if err := s.cri.Remove(ctx, pods[k][i]); err != nil {
 				return err
 			}
 			s.remove = append(s.remove, time.Since(begin))
@@ -173,8 +160,8 @@ func measure(ctx context.Context, o options, sides []*side) error {
 }
 
 // oneAtATime starts pods on each side in turn.
-func oneAtATime(ctx context.Context, o options, sides []*side) ([][]startedPod, error) {
-	pods := make([][]startedPod, len(sides))
+func oneAtATime(ctx context.Context, o options, sides []*side) ([][]criclient.Pod, error) {
+	pods := make([][]criclient.Pod, len(sides))
 	for i := range o.pods {
 		for k, s := range sides {
 			begin := time.Now()
@@ -189,69 +176,20 @@ func oneAtATime(ctx context.Context, o options, sides []*side) ([][]startedPod, 
 	return pods, nil
 }
 
-type startedPod struct{ sandbox, container string }
-
-func (s *side) startPod(ctx context.Context, name string) (p startedPod, err error) {
-	cfg := &runtime.PodSandboxConfig{
-		Metadata: &runtime.PodSandboxMetadata{Name: name, Namespace: "bench", Uid: "uid-" + name}, Hostname: name,
-		Linux: &runtime.LinuxPodSandboxConfig{CgroupParent: s.cgroups, SecurityContext: &runtime.LinuxSandboxSecurityContext{
-			NamespaceOptions: &runtime.NamespaceOption{Pid: runtime.NamespaceMode_CONTAINER},
-		}},
-	}
-	sb, err := s.cri.RunPodSandbox(ctx, &runtime.RunPodSandboxRequest{Config: cfg})
+func (s *side) startPod(ctx context.Context, name string) (criclient.Pod, error) {
+	p, err := s.cri.Start(ctx, criclient.Spec{Name: name, Image: image, Command: []string{"sleep", "100000"}})
 	if err != nil {
-		return p, fmt.Errorf("%s: RunPodSandbox: %w", s.name, err)
+		err = fmt.Errorf("%s: %w", s.name, err)
 	}
-	p.sandbox = sb.GetPodSandboxId()
-	c, err := s.cri.CreateContainer(ctx, &runtime.CreateContainerRequest{PodSandboxId: p.sandbox, SandboxConfig: cfg, Config: &runtime.ContainerConfig{
-		Metadata: &runtime.ContainerMetadata{Name: "main"}, Image: &runtime.ImageSpec{Image: image}, Command: []string{"sleep", "100000"},
-		Linux: &runtime.LinuxContainerConfig{SecurityContext: &runtime.LinuxContainerSecurityContext{
-			NamespaceOptions: &runtime.NamespaceOption{Pid: runtime.NamespaceMode_CONTAINER},
-		}},
-	}})
-	if err != nil {
-		return p, fmt.Errorf("%s: CreateContainer: %w", s.name, err)
-	}
-	p.container = c.GetContainerId()
-	if _, err := s.cri.StartContainer(ctx, &runtime.StartContainerRequest{ContainerId: p.container}); err != nil {
-		return p, fmt.Errorf("%s: StartContainer: %w", s.name, err)
-	}
-	return p, nil
-}
-
-// removePod does what a kubelet does at the end of a pod, without its grace.
-func (s *side) removePod(ctx context.Context, p startedPod) error {
-	for _, step := range []func() error{
-		func() error {
-			_, err := s.cri.StopContainer(ctx, &runtime.StopContainerRequest{ContainerId: p.container})
-			return err
-		},
-		func() error {
-			_, err := s.cri.StopPodSandbox(ctx, &runtime.StopPodSandboxRequest{PodSandboxId: p.sandbox})
-			return err
-		},
-		func() error {
-			_, err := s.cri.RemoveContainer(ctx, &runtime.RemoveContainerRequest{ContainerId: p.container})
-			return err
-		},
-		func() error {
-			_, err := s.cri.RemovePodSandbox(ctx, &runtime.RemovePodSandboxRequest{PodSandboxId: p.sandbox})
-			return err
-		},
-	} {
-		if err := step(); err != nil {
-			return fmt.Errorf("%s: remove a pod: %w", s.name, err)
-		}
-	}
-	return nil
+	return p, err
 }
 
 // ask runs a command in each pod and lists all containers as often.
-func (s *side) ask(ctx context.Context, pods []startedPod) error {
+func (s *side) ask(ctx context.Context, pods []criclient.Pod) error {
 	for _, p := range pods {
 		begin := time.Now()
-		if _, err := s.cri.ExecSync(ctx, &runtime.ExecSyncRequest{ContainerId: p.container, Cmd: []string{"true"}}); err != nil {
-			return fmt.Errorf("%s: ExecSync: %w", s.name, err)
+		if _, err := s.cri.Exec(ctx, p, "true"); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		s.exec = append(s.exec, time.Since(begin))
 		begin = time.Now()
@@ -267,7 +205,7 @@ func (s *side) inParallel(ctx context.Context, o options) error {
 	var (
 		wg    sync.WaitGroup
 		slots = make(chan struct{}, o.parallel)
-		pods  = make([]startedPod, o.pods)
+		pods  = make([]criclient.Pod, o.pods)
 		errs  = make([]error, o.pods)
 		begin = time.Now()
 	)
@@ -282,7 +220,7 @@ func (s *side) inParallel(ctx context.Context, o options) error {
 	s.perSecond = float64(o.pods) / time.Since(begin).Seconds()
 	for i, p := range pods {
 		if errs[i] == nil {
-			errs[i] = s.removePod(ctx, p)
+			errs[i] = s.cri.Remove(ctx, p)
 		}
 	}
 	return errors.Join(errs...)
