@@ -295,12 +295,19 @@ func (n *Node) stopMonitor() error {
 		return fmt.Errorf("end cri-monitor: %w", err)
 	}
 	for range 500 {
-		if syscall.Kill(pid, 0) != nil {
+		if !running(pid) {
 			return nil
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	return fmt.Errorf("cri-monitor %d does not end", pid)
+}
+
+// running says whether a process is more than a zombie that the host's process 1 has not reaped yet.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := strings.Cut(string(stat), ") ") // proc_pid_stat(5)
+	return err == nil && !strings.HasPrefix(state, "Z")
 }
 
 // collectNetwork tells the plugin that no attachment is valid any more, upon which it removes its bridge.
