@@ -130,13 +130,21 @@ func (s *Server) serve(ctx context.Context) error {
 			return fmt.Errorf("serve: %w", err)
 		case <-ctx.Done():
 			return nil
-		case <-time.After(max(s.cfg.IdleExit/4, time.Second)):
+		case <-s.idleTick():
 			if s.idle() {
 				s.log.Info("idle: no container and no client", "for", s.cfg.IdleExit)
 				return nil
 			}
 		}
 	}
+}
+
+// idleTick says when to look for idleness; a monitor that never ends by itself is not woken for it.
+func (s *Server) idleTick() <-chan time.Time {
+	if s.cfg.IdleExit == 0 {
+		return nil
+	}
+	return time.After(max(s.cfg.IdleExit/4, time.Second))
 }
 
 func (s *Server) idle() bool {
