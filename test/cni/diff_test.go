@@ -43,6 +43,11 @@ func TestBesideReference(t *testing.T) {
 }
 
 func (s scenario) compare(t *testing.T, used *sync.Map) {
+	if s.kernel != "" {
+		if err := newPod(t).Batch(s.kernel); err != nil {
+			t.Skipf("this kernel has it not: %v", err)
+		}
+	}
 	ours := s.play(t, func(dir string) lab.Chain { _, c := s.chains(dir); return c })
 	if s.needs != "" && !built[s.needs] {
 		if !s.ignored && ours["pod0 ADD"] != "error 2" {

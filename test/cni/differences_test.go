@@ -50,7 +50,7 @@ var differences = []difference{
 		reason: "one plugin knows all keys, of which each of the two refuses the other's"},
 
 	// Errors.
-	{key: `(pod\d )?ADD.*`, theirs: `error (0|999)`, ours: refused, reason: "a code of the specification, and before anything is touched"},
+	{key: `(pod\d )?(ADD|CHECK of).*`, theirs: `error (0|999)`, ours: refused, reason: "a code of the specification, and before anything is touched"},
 	{key: `ADD of "x" "" "NODE"`, theirs: `error 0`, ours: `error 8`, reason: "a code of the specification"},
 	{key: `DEL of "x" "" "NODE"`, theirs: `error 8`, ours: `fine`, reason: "DEL succeeds wherever nothing is left to delete"},
 	{key: `failed ADD leaves links`, theirs: `pw0`, ours: ``, reason: "what is refused changes nothing, and makes no bridge"},

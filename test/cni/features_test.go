@@ -59,11 +59,11 @@ var shaped = []scenario{
 
 // roles are the other keys of bridge.
 var roles = []scenario{
-	{name: "vlan", conf: lab.Conf{"vlan": 100}, needs: "vlan"},
-	{name: "vlan without gateway", conf: lab.Conf{"vlan": 100, "isGateway": false}, needs: "vlan"},
-	{name: "vlan trunk", conf: lab.Conf{"vlanTrunk": []any{lab.Conf{"id": 101}, lab.Conf{"minID": 200, "maxID": 210}}, "isGateway": false, "ipam": lab.Conf{}}, needs: "vlan"},
-	{name: "vlan and the default one", conf: lab.Conf{"vlan": 100, "preserveDefaultVlan": true}, needs: "vlan"},
-	{name: "vlan out of range", conf: lab.Conf{"vlan": 5000}, needs: "vlan"},
+	{name: "vlan", conf: lab.Conf{"vlan": 100}, needs: "vlan", kernel: vlanFiltering},
+	{name: "vlan without gateway", conf: lab.Conf{"vlan": 100, "isGateway": false}, needs: "vlan", kernel: vlanFiltering},
+	{name: "vlan trunk", conf: lab.Conf{"vlanTrunk": []any{lab.Conf{"id": 101}, lab.Conf{"minID": 200, "maxID": 210}}, "isGateway": false, "ipam": lab.Conf{}}, needs: "vlan", kernel: vlanFiltering},
+	{name: "vlan and the default one", conf: lab.Conf{"vlan": 100, "preserveDefaultVlan": true}, needs: "vlan", kernel: vlanFiltering},
+	{name: "vlan out of range", conf: lab.Conf{"vlan": 5000}, needs: "vlan", kernel: vlanFiltering},
 	{name: "spoof check", conf: lab.Conf{"macspoofchk": true}, needs: "macspoofchk"},
 	{name: "promiscuous", conf: lab.Conf{"promiscMode": true}, needs: "promiscMode"},
 	{name: "promiscuous and hairpin", conf: lab.Conf{"promiscMode": true, "hairpinMode": true}, needs: "promiscMode"},

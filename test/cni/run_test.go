@@ -31,6 +31,7 @@ type scenario struct {
 
 	untidy  bool                           // something is meant to be left
 	mute    bool                           // nobody talks: chance would have a say in it
+	kernel  string                         // an ip command that fails where the kernel lacks what it takes
 	ignored bool                           // what it needs is not refused but ignored as long as it is not built
 	leaves  []string                       // links of the preparation
 	needs   string                         // a feature of ours; see built
@@ -74,6 +75,9 @@ func ranges(subnets ...string) lab.Conf {
 	}
 	return lab.Conf{"type": "host-local", "ranges": sets, "routes": routes}
 }
+
+// vlanFiltering is there where bridges know VLANs.
+const vlanFiltering = "link add probe0 type bridge vlan_filtering 1"
 
 // chains makes the reference chain and ours of a scenario.
 func (s scenario) chains(dir string) (ref, our lab.Chain) {

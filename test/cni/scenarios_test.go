@@ -83,7 +83,7 @@ var bridges = []scenario{
 	{name: "bridge has another IPv6 address", ipam: ranges("fd88::/64"),
 		prepare: node("link add pw0 type bridge", "addr add fd99::1/64 dev pw0 nodad")},
 	{name: "bridge's name is another link's", leaves: []string{"pw0,pw1"}, prepare: node("link add pw0 type veth peer name pw1")},
-	{name: "bridge filters VLANs", prepare: node("link add pw0 type bridge vlan_filtering 1", "link set pw0 up")},
+	{name: "bridge filters VLANs", kernel: vlanFiltering, prepare: node("link add pw0 type bridge vlan_filtering 1", "link set pw0 up")},
 	{name: "bridge has ports of others", leaves: []string{"o0,o1,pw0"}, prepare: node("link add pw0 type bridge", "link add o0 type veth peer name o1",
 		"link set o0 master pw0", "link set o0 up", "link set o1 up", "link set pw0 up")},
 	{name: "layer 2 only", conf: lab.Conf{"isGateway": false, "ipam": lab.Conf{}}},
