@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -114,12 +115,16 @@ type attached struct {
 }
 
 // add attaches a pod.
-func add(n *lab.Node, c lab.Chain, id string, ns *lab.NS) (attached, error) {
+func add(n *lab.Node, c lab.Chain, id string, ns *lab.NS, started ...func(*exec.Cmd)) (attached, error) {
 	a := attached{Attachment: lab.Attachment{ID: id, NetNS: ns.Path()}, ns: ns}
 	var err error
+	for _, f := range started {
+		a.Started = f
+	}
 	if a.Prev, err = n.Add(c, a.Attachment); err != nil {
 		return a, err
 	}
+	a.Started = nil
 	var r struct {
 		Interfaces []struct{ Name string }
 		IPs        []struct{ Address netip.Prefix }

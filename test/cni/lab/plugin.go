@@ -31,6 +31,8 @@ type Attachment struct {
 	Runtime Conf
 	// Prev is what ADD returned, for CHECK and DEL.
 	Prev json.RawMessage
+	// Started, if set, gets each process as soon as it runs; it is for tests that kill.
+	Started func(*exec.Cmd)
 }
 
 // Error is what a plugin answered when it failed.
@@ -56,8 +58,6 @@ type Call struct {
 	Dir     string // CNI_PATH
 	Stdin   []byte
 	Attachment
-	// Started, if set, gets the process as soon as it runs; it is for tests that kill.
-	Started func(*exec.Cmd)
 }
 
 // Run runs a plugin on the node.
@@ -134,11 +134,15 @@ type Valid struct {
 }
 
 // GC runs GC along the chain.
-func (n *Node) GC(c Chain, valid []Valid) error {
+func (n *Node) GC(c Chain, valid []Valid, started ...func(*exec.Cmd)) error {
+	var a Attachment
+	for _, f := range started {
+		a.Started = f
+	}
 	for _, p := range c.Plugins {
 		p = maps.Clone(p)
 		p["cni.dev/valid-attachments"] = valid
-		if _, err := n.RunPlugin(c.call("GC", p, Attachment{}, nil)); err != nil {
+		if _, err := n.RunPlugin(c.call("GC", p, a, nil)); err != nil {
 			return err
 		}
 	}
