@@ -60,6 +60,7 @@ test-root: ## unit tests and those that need root, which may not be skipped
 .PHONY: e2e
 e2e: build tools ## end-to-end tests: built binaries, crictl, cnitool (as root)
 	CI=true $(GO) test -count=1 -timeout 14m ./test/e2e/...
+	CI=true $(GO) test -count=1 -timeout 5m -parallel 6 ./test/cni/...
 
 .PHONY: lint
 lint: ## gofmt, vet, golangci-lint with the reasons in .golangci.yml

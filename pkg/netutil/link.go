@@ -146,7 +146,8 @@ func (h *Handle) AddBridge(name string, mac net.HardwareAddr, mtu int) error {
 type Change struct {
 	Up, Down bool
 	Alias    string
-	Master   int // index of a bridge; see NoMaster
+	MAC      net.HardwareAddr // also pins a bridge's MAC, when it is the one that it has
+	Master   int              // index of a bridge; see NoMaster
 }
 
 // NoMaster as Change.Master takes a link out of its bridge.
@@ -165,6 +166,9 @@ func (h *Handle) SetLink(index int, c Change) error {
 	data := []nl.NetlinkRequestData{msg}
 	if c.Alias != "" {
 		data = append(data, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(c.Alias)))
+	}
+	if c.MAC != nil {
+		data = append(data, nl.NewRtAttr(unix.IFLA_ADDRESS, c.MAC))
 	}
 	if c.Master != 0 {
 		data = append(data, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(max(c.Master, 0)))))

@@ -48,6 +48,11 @@ func (a *adding) ensureBridge() error {
 	if br.Kind != "bridge" {
 		return fmt.Errorf("bridge %q: a link of this name exists and is a %s", name, br.Kind)
 	}
+	if br.Alias != bridgeAlias { // of others: its MAC may follow its ports, and pods would lose their gateway
+		if err := a.host.SetLink(br.Index, netutil.Change{MAC: br.MAC}); err != nil {
+			return err
+		}
+	}
 	// Before it comes up: no address is made by what others advertise (CVE-2020-10749), and none waits
 	// for duplicate address detection.
 	err = a.host.SetSysctls(
