@@ -117,7 +117,8 @@ func (h *Handle) AddRoute(index int, r Route) error {
 	return nil
 }
 
-// HasRoute says whether there is a route with this destination, gateway and table, through any link.
+// HasRoute says whether there is a route with this destination, gateway and table, through any link. The
+// fields of r that are not zero must fit too; those that are, may be anything.
 func (h *Handle) HasRoute(r Route) (bool, error) {
 	family := netlink.FAMILY_V4
 	if r.Dst.Addr().Is6() {
@@ -136,11 +137,17 @@ func (h *Handle) HasRoute(r Route) (bool, error) {
 		if !ok { // how older versions of the library show a default route
 			dst = netip.PrefixFrom(unspecified(family), 0)
 		}
-		if dst == r.Dst.Masked() && hasGateway(have, want.Gw) {
+		if dst == r.Dst.Masked() && hasGateway(have, want.Gw) && r.metricsFit(have) {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+func (r Route) metricsFit(have netlink.Route) bool {
+	fits := func(want, have int) bool { return want == 0 || want == have }
+	return fits(r.MTU, have.MTU) && fits(r.AdvMSS, have.AdvMSS) && fits(r.Priority, have.Priority) &&
+		(fits(r.Scope, int(have.Scope)) || r.Dst.Addr().Is6()) // IPv6 routes have no scope
 }
 
 func hasGateway(r netlink.Route, gw net.IP) bool {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/ipam"
@@ -36,6 +37,10 @@ func allocate(store *lease.Locked, conf *netconf.Config, host *netutil.Handle) (
 				return nil, fmt.Errorf("reclaim leases of the dead: %w", err)
 			}
 			g, rest, err = choose(store, set, i, requested)
+		}
+		if errors.Is(err, ipam.ErrExhausted) { // code 11: it passes when a pod goes
+			return nil, types.NewError(types.ErrTryAgainLater, fmt.Sprintf("allocate from range set %d (%s): %s; "+
+				"bridge-ipam leases shows who holds them", i, set[0].Subnet, err), "")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("allocate from range set %d (%s): %w", i, set[0].Subnet, err)

@@ -43,7 +43,7 @@ func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
 		return err
 	}
 	if !t.store.Exists() {
-		return nil
+		return t.forgotten()
 	}
 	// Crash here: the lease is there without its link; DEL comes again, or GC, or the range is exhausted.
 	store, err := t.store.Lock()
@@ -72,7 +72,7 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 	l, err := store.Find(at)
 	switch {
 	case errdefs.IsNotFound(err):
-		return nil
+		return t.tidy(store)
 	case errors.Is(err, errdefs.ErrDataLoss):
 		// Which addresses and chain it had cannot be known; the masquerade is made to fit what is left.
 		if err := store.Release(at); err != nil {
@@ -93,11 +93,29 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 	if err := store.Release(at); err != nil {
 		return err
 	}
+	return t.tidy(store)
+}
+
+// tidy: with the network's last lease goes what belongs to no lease.
+func (t teardown) tidy(store *lease.Locked) error {
 	empty, err := store.Empty()
 	if err != nil || !empty {
 		return err
 	}
-	return masq.Retain(t.network, nil)
+	return errors.Join(masq.Retain(t.network, nil), store.Sweep())
+}
+
+// forgotten clears the masquerade of a network whose lease directory was removed by hand. It makes a
+// directory, for the lock in it, only when there is something to clear.
+func (t teardown) forgotten() error {
+	if has, err := masq.Has(t.network); err != nil || !has {
+		return err
+	}
+	store, err := t.store.Lock()
+	if err != nil {
+		return err
+	}
+	return errors.Join(retainMasquerade(store, t.network), store.Unlock())
 }
 
 // retainMasquerade makes the network's masquerade fit its leases.

@@ -110,7 +110,7 @@ func removeBridge(host *netutil.Handle, name string) error {
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
-	if err != nil || br.Kind != "bridge" || br.Alias != bridgeAlias {
+	if err != nil || !isOurBridge(br) {
 		return err
 	}
 	links, err := host.Links()

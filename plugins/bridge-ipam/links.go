@@ -77,6 +77,7 @@ func (a *adding) makeBridge(name string) (netutil.Link, error) {
 	if err != nil {
 		return netutil.Link{}, err
 	}
+	copy(mac, bridgeMAC)
 	made := a.host.AddBridge(name, mac, a.lease.MTU)
 	if made != nil && !errdefs.IsAlreadyExists(made) {
 		return netutil.Link{}, made
@@ -230,6 +231,9 @@ func (a *adding) defaultVia(v6 bool) netip.Addr {
 	return netip.Addr{}
 }
 
+// scopeLink is RT_SCOPE_LINK of rtnetlink(7).
+const scopeLink = 253
+
 // kernelRoute translates a route of a result.
 func kernelRoute(r *types.Route, defaultVia func(v6 bool) netip.Addr) (netutil.Route, error) {
 	dst, err := netip.ParsePrefix(r.Dst.String())
@@ -245,7 +249,7 @@ func kernelRoute(r *types.Route, defaultVia func(v6 bool) netip.Addr) (netutil.R
 	}
 	if via, ok := netip.AddrFromSlice(r.GW); ok {
 		out.Via = via.Unmap()
-	} else {
+	} else if out.Scope < scopeLink { // a destination on the link has no gateway
 		out.Via = defaultVia(dst.Addr().Is6())
 	}
 	return out, nil

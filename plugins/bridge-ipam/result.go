@@ -39,9 +39,9 @@ func (a *adding) result() (types.Result, error) {
 	}
 	index := len(res.Interfaces) + 2
 	res.Interfaces = append(res.Interfaces,
-		&types100.Interface{Name: bridge.Name, Mac: bridge.MAC.String()},
-		&types100.Interface{Name: host.Name, Mac: host.MAC.String()},
-		&types100.Interface{Name: pod.Name, Mac: pod.MAC.String(), Sandbox: a.env.netns},
+		&types100.Interface{Name: bridge.Name, Mac: bridge.MAC.String()}, // its MTU follows its ports
+		&types100.Interface{Name: host.Name, Mac: host.MAC.String(), Mtu: host.MTU},
+		&types100.Interface{Name: pod.Name, Mac: pod.MAC.String(), Mtu: pod.MTU, Sandbox: a.env.netns},
 	)
 	for _, g := range a.given {
 		res.IPs = append(res.IPs, &types100.IPConfig{

@@ -22,19 +22,33 @@ const (
 	maxMTU  = 65535
 )
 
+// Bounds that keep a configuration without sense from costing time and memory.
+const (
+	maxRanges = 1024
+	maxFaults = 32 // that are told; the others are counted
+)
+
 // parser collects faults, so that a user sees all of them at once.
 type parser struct {
 	raw         raw
 	faults      []string
+	more        int // faults beyond maxFaults
 	unsupported []string
 }
 
 func (p *parser) fault(format string, args ...any) {
+	if len(p.faults) == maxFaults {
+		p.more++
+		return
+	}
 	p.faults = append(p.faults, fmt.Sprintf(format, args...))
 }
 
 // err is code 2 when something is asked for that is not built, else code 7.
 func (p *parser) err() error {
+	if p.more > 0 {
+		p.faults = append(p.faults, fmt.Sprintf("and %d more", p.more))
+	}
 	if len(p.unsupported) > 0 {
 		msg := strings.Join(append(p.unsupported, p.faults...), "; ")
 		return types.NewError(types.ErrUnsupportedField, msg, "")
@@ -65,6 +79,7 @@ func Parse(data []byte, cniArgs string) (*Config, error) {
 		ForceAddress: r.ForceAddress, IPMasq: r.IPMasq, Hairpin: r.HairpinMode, MTU: r.MTU,
 		ResolvConf: r.IPAM.ResolvConf, DNS: r.DNS,
 	}
+	p.pluginNames()
 	p.refuseUnbuilt()
 	p.masqBackend()
 	c.MAC = p.mac(args.mac)
@@ -109,8 +124,20 @@ func (p *parser) refuseUnbuilt() {
 	switch r.IPAM.Type {
 	case "", "host-local", "bridge-ipam":
 	default:
+		if len(p.faults) > 0 {
+			return
+		}
 		p.unsupported = append(p.unsupported,
 			fmt.Sprintf("ipam.type %q: not supported, this plugin allocates addresses itself (\"host-local\")", r.IPAM.Type))
+	}
+}
+
+// pluginNames: a type is the name of a program, never a path (CVE-2021-20206).
+func (p *parser) pluginNames() {
+	for _, t := range []struct{ key, value string }{{"type", p.raw.Type}, {"ipam.type", p.raw.IPAM.Type}} {
+		if strings.ContainsRune(t.value, '/') || t.value == "." || t.value == ".." {
+			p.fault("%s %q: want the name of a plugin, without '/'", t.key, t.value)
+		}
 	}
 }
 
@@ -164,6 +191,10 @@ func (p *parser) mtu(c *Config) {
 // sets puts the ranges of the runtime first, then the single range of old configurations, then the list.
 func (p *parser) sets(cniVersion string) []ipam.Set {
 	ip := &p.raw.IPAM
+	if count := countRanges(ip.Ranges) + countRanges(p.raw.RuntimeConfig.IPRanges); count > maxRanges {
+		p.fault("ipam.ranges: %d ranges, at most %d are possible", count, maxRanges)
+		return nil
+	}
 	var sets []ipam.Set
 	for i, s := range p.raw.RuntimeConfig.IPRanges {
 		sets = append(sets, p.set(fmt.Sprintf("runtimeConfig.ipRanges[%d]", i), s))
@@ -185,6 +216,14 @@ func (p *parser) sets(cniVersion string) []ipam.Set {
 	}
 	p.oneOfEach(cniVersion, sets)
 	return sets
+}
+
+func countRanges(sets [][]rawRange) int {
+	count := len(sets)
+	for _, s := range sets {
+		count += len(s)
+	}
+	return count
 }
 
 // oneOfEach: results before 0.3.0 have room for one address of each family.
