@@ -39,6 +39,7 @@ type Config struct {
 	Log     LogConfig     `toml:"log" json:"log"`
 	CNI     CNIConfig     `toml:"cni" json:"cni"`
 	Image   ImageConfig   `toml:"image" json:"image"`
+	Stats   StatsConfig   `toml:"stats" json:"stats"`
 	Monitor MonitorConfig `toml:"monitor" json:"monitor"`
 }
 
@@ -67,6 +68,11 @@ type ImageConfig struct {
 	RegistryConfigDir    string   `toml:"registry_config_dir" json:"registryConfigDir"`
 	MaxParallelDownloads int      `toml:"max_parallel_downloads" json:"maxParallelDownloads"`
 	ProgressTimeout      Duration `toml:"progress_timeout" json:"progressTimeout"`
+}
+
+// StatsConfig says how what containers use is measured.
+type StatsConfig struct {
+	Interval Duration `toml:"interval" json:"interval"`
 }
 
 // MonitorConfig says where cri-monitor is.
@@ -104,6 +110,7 @@ func Default() Config {
 		Image: ImageConfig{
 			RegistryConfigDir: "/etc/cri-shim/certs.d", MaxParallelDownloads: 3, ProgressTimeout: Duration(5 * time.Minute),
 		},
+		Stats: StatsConfig{Interval: Duration(10 * time.Second)},
 	}
 }
 
@@ -199,6 +206,9 @@ func (c Config) Validate() error {
 	}
 	if c.Image.ProgressTimeout < 0 {
 		v.bad("image.progress_timeout", time.Duration(c.Image.ProgressTimeout).String(), "0 (none) or more")
+	}
+	if i := time.Duration(c.Stats.Interval); i < time.Second || i > time.Hour {
+		v.bad("stats.interval", i.String(), "1s to 1h")
 	}
 	v.absoluteOrEmpty("monitor.path", c.Monitor.Path)
 	return errors.Join(v.faults...)

@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/podwright/podwright/cri-shim/internal/bundle"
+	"github.com/podwright/podwright/cri-shim/internal/cgroupfs"
 	"github.com/podwright/podwright/cri-shim/internal/criserver"
 	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
 	"github.com/podwright/podwright/cri-shim/internal/monitor/client"
@@ -23,6 +24,7 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/podnet"
 	"github.com/podwright/podwright/cri-shim/internal/podns"
 	"github.com/podwright/podwright/cri-shim/internal/rootfs"
+	"github.com/podwright/podwright/cri-shim/internal/stats"
 	"github.com/podwright/podwright/cri-shim/internal/store"
 )
 
@@ -41,6 +43,7 @@ type parts struct {
 	images   *images
 	network  *podnet.Network
 	pods     *pod.Manager
+	stats    *stats.Collector
 	server   *criserver.Server
 }
 
@@ -70,6 +73,9 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 		return nil, err
 	}
 	if p.pods, err = p.newManager(facts, layout); err != nil {
+		return nil, err
+	}
+	if p.stats, err = p.newStats(layout); err != nil {
 		return nil, err
 	}
 	p.server, err = p.newServer(ctx, o, facts, layout)
@@ -175,6 +181,17 @@ func (p *parts) newManager(f hostinfo.Facts, layout paths.Layout) (*pod.Manager,
 	})
 }
 
+func (p *parts) newStats(layout paths.Layout) (*stats.Collector, error) {
+	mounts, err := cgroupfs.Find()
+	if err != nil {
+		return nil, err
+	}
+	return stats.New(stats.Options{
+		Source: p.pods, Layout: layout, Mounts: mounts, Systemd: p.cgroups.Systemd, DefaultParent: p.cgroups.Parent,
+		Interval: time.Duration(p.config.Stats.Interval), Logger: p.logger,
+	})
+}
+
 func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
 	var handlers []criserver.Handler
 	for _, name := range slices.Sorted(maps.Keys(p.runtimes)) { // "" is the first
@@ -184,6 +201,7 @@ func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layo
 	}
 	return criserver.New(criserver.Deps{
 		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network,
+		Resources: p.pods, Stats: p.stats, Events: p.pods,
 		Healthy: p.health.last, Ready: p.pods.Recovered(),
 		Layout: layout, Handlers: handlers, SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
 		Config: struct {

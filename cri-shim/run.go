@@ -71,6 +71,14 @@ func (p *parts) run(ctx context.Context, l net.Listener, ready func()) error {
 	g.Go(func() error {
 		select {
 		case <-p.pods.Recovered():
+			return p.stats.Run(working)
+		case <-working.Done():
+			return nil
+		}
+	})
+	g.Go(func() error {
+		select {
+		case <-p.pods.Recovered():
 			p.recovered(working, ready)
 		case <-working.Done():
 		}

@@ -85,7 +85,7 @@ func containerStatusOut(c pod.Container) *runtime.ContainerStatus {
 		Annotations: c.Config.Annotations,
 		Mounts:      mountsOut(c.Config.Mounts),
 		LogPath:     c.LogPath,
-		Resources:   &runtime.ContainerResources{Linux: resourcesOut(c.Config.Resources)},
+		Resources:   &runtime.ContainerResources{Linux: resourcesOut(c.Limits())},
 		User:        userOut(c.Effective),
 		StopSignal:  signalOut(c.Effective.StopSignal),
 	}

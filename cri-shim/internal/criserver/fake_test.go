@@ -193,6 +193,8 @@ type world struct {
 	pods    *fakePods
 	store   *fakeImages
 	network *fakeNetwork
+	stats   *fakeStats
+	events  *fakeEvents
 	healthy error
 	ready   chan struct{}
 	log     *lockedBuffer
@@ -220,11 +222,13 @@ func (l *lockedBuffer) String() string {
 func newWorld(t *testing.T, change ...func(*Deps)) *world {
 	t.Helper()
 	w := &world{
-		pods: &fakePods{}, store: &fakeImages{}, network: &fakeNetwork{}, ready: make(chan struct{}),
+		pods: &fakePods{}, store: &fakeImages{}, network: &fakeNetwork{},
+		stats: &fakeStats{}, events: &fakeEvents{feed: make(chan pod.Event, 10), lost: make(chan struct{})}, ready: make(chan struct{}),
 		log: &lockedBuffer{}, dir: t.TempDir(),
 	}
 	d := Deps{
 		Sandboxes: w.pods, Containers: w.pods, View: w.pods, Images: w.store, Network: w.network,
+		Resources: w.pods, Stats: w.stats, Events: w.events,
 		Healthy: func() error { return w.healthy }, Ready: w.ready,
 		Layout:   paths.Layout{Root: filepath.Join(w.dir, "root"), State: filepath.Join(w.dir, "state")},
 		Handlers: []Handler{{Name: ""}, {Name: "crun", RecursiveReadOnly: true}},

@@ -169,6 +169,9 @@ func (c *Container) started(p Process, now time.Time) {
 	}
 }
 
+// reasonStartError is the reason of containers whose process never ran.
+const reasonStartError = "StartError"
+
 // failedStart makes sure that nothing runs and moves the record to its end. When that cannot be made
 // sure the record stays Starting, which Stop, Remove and recovery know how to end.
 func (m *Manager) failedStart(ctx context.Context, id ID, cause error) error {
@@ -179,7 +182,7 @@ func (m *Manager) failedStart(ctx context.Context, id ID, cause error) error {
 	}
 	_, err := m.table.changeContainer(id, func(c *Container) {
 		c.exit(Exit{Code: 128, FinishedAt: m.Now()})
-		c.Reason, c.Message = "StartError", cause.Error()
+		c.Reason, c.Message = reasonStartError, cause.Error()
 	})
 	return err
 }

@@ -114,6 +114,9 @@ func (m *Manager) recoverContainer(c Container, now seen) {
 	if _, err := m.Images.Acquire(c.ImageID, c.ID); err != nil {
 		log.Warn("hold the image of a container", "image", c.ImageID, "err", err)
 	}
+	if c.Updating != nil {
+		m.ops.background(func(ctx context.Context) { m.finishUpdate(ctx, c.ID) })
+	}
 	if v == keep {
 		return
 	}

@@ -34,6 +34,8 @@ type world struct {
 	pinned     map[ID]bool
 	files      map[ID]bool // bundles and shared files by owner
 	images     map[ID]string
+	specs      map[ID]Resources // in config.json
+	limits     map[ID]string    // of running containers
 	signals    []string
 	watcher    func(ID, Exit)
 	deaf       bool // the process ignores its stop signal
@@ -45,7 +47,8 @@ func newWorld() *world {
 	return &world{
 		fail: map[string]error{}, block: map[string]chan struct{}{},
 		sandboxes: map[ID]Sandbox{}, containers: map[ID]Container{}, procs: map[ID]*Process{},
-		attached: map[ID]bool{}, pinned: map[ID]bool{}, files: map[ID]bool{}, images: map[ID]string{}, nextPID: 100,
+		attached: map[ID]bool{}, pinned: map[ID]bool{}, files: map[ID]bool{}, images: map[ID]string{},
+		specs: map[ID]Resources{}, limits: map[ID]string{}, nextPID: 100,
 	}
 }
 
@@ -310,4 +313,13 @@ func (r worldRuntime) Watch(ctx context.Context, f func(ID, Exit)) error {
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+func (b worldBundles) SetLimits(_ context.Context, c Container, r Resources) ([]byte, error) {
+	err := b.w.effect("set limits", func() error { b.w.specs[c.ID] = r; return nil })
+	return fmt.Appendf(nil, "%+v", r), err
+}
+
+func (r worldRuntime) Update(_ context.Context, id ID, resources []byte) error {
+	return r.w.effect("update", func() error { r.w.limits[id] = string(resources); return nil })
 }

@@ -208,6 +208,9 @@ func classify(verb string, status proc.Status, messages []string) error {
 			}
 		}
 	}
+	if verb == "update" {
+		return refusedUpdate(text)
+	}
 	if verb == "run" || verb == "exec" {
 		return fmt.Errorf("oci runtime %s: %s: %w", verb, text, ErrStart)
 	}
