@@ -42,7 +42,8 @@ tools: ## crictl, critest, cnitool, the reference plugins and the test programs,
 	@mkdir -p $(TOOLS)
 	@cd tools && GOFLAGS=-trimpath $(GO) build -o ../$(TOOLS)/ tool
 	@cd tools && GOFLAGS=-trimpath $(GO) test -c -o ../$(TOOLS)/critest sigs.k8s.io/cri-tools/cmd/critest
-	@CGO_ENABLED=0 $(GO) build -o $(CACHE)/ ./test/images/registry ./test/demo
+	@CGO_ENABLED=0 $(GO) build -o $(CACHE)/ ./test/images/registry ./test/demo ./test/critest ./test/images/criset
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CACHE)/ ./test/images/applets
 
 .PHONY: test
 test: deps ## everything within 15 minutes: unit and root tests under the race detector, then e2e
@@ -60,6 +61,17 @@ test-root: ## unit tests and those that need root, which may not be skipped
 .PHONY: e2e
 e2e: build tools ## end-to-end tests: built binaries, crictl, cnitool (as root)
 	CI=true $(GO) test -count=1 -timeout 14m ./test/e2e/...
+
+.PHONY: critest
+critest: deps build tools $(CACHE)/debian/bin/busybox ## the CRI conformance suite: serial, parallel, and with another runtime handler (as root)
+	@$(CACHE)/critest --output $(CACHE)/critest-output $(if $(FOCUS),--focus '$(FOCUS)')
+
+.PHONY: critest-benchmark
+critest-benchmark: deps build tools $(CACHE)/debian/bin/busybox ## the benchmarks of the CRI conformance suite (as root)
+	@$(CACHE)/critest --lanes benchmark --output $(CACHE)/critest-output
+
+$(CACHE)/debian/bin/busybox:
+	@tools/busybox.sh $(CACHE)/debian
 
 .PHONY: lint
 lint: ## gofmt, vet, golangci-lint with the reasons in .golangci.yml
