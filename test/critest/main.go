@@ -11,9 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/podwright/podwright/test/images"
 	"github.com/podwright/podwright/test/node"
@@ -42,7 +46,7 @@ func main() {
 	flag.StringVar(&o.lanes, "lanes", "serial,parallel,handler", "what to run: of serial, parallel, handler, websocket, benchmark")
 	flag.StringVar(&o.focus, "focus", "", "run only specs that match this regular expression")
 	flag.StringVar(&o.skip, "skip", "", "leave out specs that match this regular expression")
-	flag.StringVar(&o.handler, "handler", "", "OCI runtime of the second handler (default crun, else runc)")
+	flag.StringVar(&o.handler, "handler", "", "OCI runtime of the second handler (default: runc of the tools, crun, runc)")
 	flag.StringVar(&o.output, "output", "", "keep the suite's output and reports in this directory")
 	flag.DurationVar(&o.limit, "limit", 12*time.Minute, "end one run of the suite after this time")
 	flag.Parse()
@@ -90,7 +94,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, registry.Close()) }()
-	if err := startNode(n, o.handler); err != nil {
+	if err := startNode(n, o); err != nil {
 		return err
 	}
 	s := &suite{node: n, options: o}
@@ -116,22 +120,42 @@ func serve(n *node.Node, parts images.CRIParts) (*images.Registry, string, error
 	return r, digest, nil
 }
 
-func startNode(n *node.Node, handler string) (err error) {
-	candidates := []string{"crun", "runc"}
-	if handler != "" {
-		candidates = []string{handler}
-	}
-	for _, name := range candidates {
-		var path string
-		if path, err = exec.LookPath(name); err == nil {
-			err = n.AddHandler(otherHandler, path)
-			break
-		}
-	}
+// startNode starts the node with a second runtime handler.
+func startNode(n *node.Node, o options) error {
+	path, version, err := findHandler(o)
 	if err != nil {
 		return fmt.Errorf("second handler: %w", err)
 	}
+	fmt.Printf("runtime handler %q is %s\n", otherHandler, version)
+	if err := n.AddHandler(otherHandler, path); err != nil {
+		return err
+	}
 	return n.Start()
+}
+
+// findHandler prefers the newest runc, built beside critest, which can do what the distribution's cannot; then crun
+// where it runs, which is cgroup v2.
+func findHandler(o options) (path, version string, err error) {
+	candidates := []string{filepath.Join(o.programs.Tools, "runc"), "crun", "runc"}
+	var st unix.Statfs_t
+	if unix.Statfs("/sys/fs/cgroup", &st) != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
+		candidates = slices.DeleteFunc(candidates, func(s string) bool { return s == "crun" })
+	}
+	if o.handler != "" {
+		candidates = []string{o.handler}
+	}
+	for _, name := range candidates {
+		if path, err = exec.LookPath(name); err != nil {
+			continue
+		}
+		out, err := exec.Command(path, "--version").Output()
+		if err != nil {
+			return "", "", fmt.Errorf("%s --version: %w", path, err)
+		}
+		path, err = filepath.Abs(path)
+		return path, firstLine(string(out)), err
+	}
+	return "", "", err
 }
 
 func chosen(names string) ([]lane, error) {

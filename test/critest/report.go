@@ -122,7 +122,7 @@ func (r result) print(w io.Writer, lane string, took time.Duration) {
 		}
 	}
 	for _, s := range r.failed {
-		fmt.Fprintf(w, "  FAILED %s\n    %.400s\n", s.name(), strings.Join(strings.Fields(s.Failure.Message), " "))
+		fmt.Fprintf(w, "  FAILED %s\n    %.300s\n", s.name(), brief(s.Failure.Message))
 	}
 }
 
@@ -147,4 +147,10 @@ func (r result) err(runErr error) error {
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
 	return line
+}
+
+// brief is the part of a failure before the dump of its values, in one line.
+func brief(message string) string {
+	text, _, _ := strings.Cut(message, "\nUnexpected error:")
+	return strings.Join(strings.Fields(text), " ")
 }
