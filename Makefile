@@ -42,7 +42,8 @@ tools: ## crictl, critest, cnitool, the reference plugins and the test programs,
 	@mkdir -p $(TOOLS)
 	@cd tools && GOFLAGS=-trimpath $(GO) build -o ../$(TOOLS)/ tool
 	@cd tools && GOFLAGS=-trimpath $(GO) test -c -o ../$(TOOLS)/critest sigs.k8s.io/cri-tools/cmd/critest
-	@CGO_ENABLED=0 $(GO) build -o $(CACHE)/ ./test/images/registry ./test/demo
+	@CGO_ENABLED=0 $(GO) build -o $(CACHE)/ ./test/images/registry ./test/demo ./test/critest ./test/images/criset
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CACHE)/ ./test/images/applets
 
 .PHONY: test
 test: deps ## everything within 15 minutes: unit and root tests under the race detector, then e2e
@@ -61,6 +62,21 @@ test-root: ## unit tests and those that need root, which may not be skipped
 e2e: build tools ## end-to-end tests: built binaries, crictl, cnitool (as root)
 	CI=true $(GO) test -count=1 -timeout 14m ./test/e2e/...
 	CI=true $(GO) test -count=1 -timeout 5m -parallel 6 ./test/cni/...
+
+.PHONY: critest
+critest: critest-parts ## the CRI conformance suite: serial, parallel, and with another runtime handler (as root)
+	@$(CACHE)/critest --output $(CACHE)/critest-output $(if $(FOCUS),--focus '$(FOCUS)')
+
+.PHONY: critest-benchmark
+critest-benchmark: critest-parts ## the benchmarks of the CRI conformance suite (as root)
+	@$(CACHE)/critest --lanes benchmark --output $(CACHE)/critest-output
+
+# The second handler is the newest runc: its seccomp filters are libseccomp's, which takes C.
+.PHONY: critest-parts
+critest-parts: build tools
+	@tools/deps.sh critest
+	@tools/busybox.sh $(CACHE)/debian
+	@cd tools/runc && GOFLAGS=-trimpath CGO_ENABLED=1 $(GO) build -tags seccomp -o ../../$(TOOLS)/ tool
 
 .PHONY: lint
 lint: ## gofmt, vet, golangci-lint with the reasons in .golangci.yml

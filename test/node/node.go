@@ -25,7 +25,7 @@ import (
 type Programs struct {
 	Bin      string // directory of cri-shim, cri-monitor and bridge-ipam
 	Tools    string // directory of crictl and cnitool
-	Registry string // test/images/registry
+	Registry string // test/images/registry; "": the caller serves images
 }
 
 // Node is one running cri-shim.
@@ -50,6 +50,9 @@ func (n *Node) Marks() leftovers.Marks { return leftovers.Marks{n.Base, n.Cgroup
 // error, is to be ended by Stop.
 func New(p Programs) (*Node, error) {
 	for _, path := range []*string{&p.Bin, &p.Tools, &p.Registry} {
+		if *path == "" {
+			continue
+		}
 		abs, err := filepath.Abs(*path)
 		if err != nil {
 			return nil, err
@@ -99,6 +102,9 @@ func (n *Node) plugin() string {
 }
 
 func (n *Node) startRegistry() error {
+	if n.programs.Registry == "" {
+		return nil
+	}
 	n.registry = exec.Command(n.programs.Registry, "--hosts-dir", n.Hosts)
 	n.registry.SysProcAttr = apart()
 	out, err := n.registry.StdoutPipe()
@@ -123,6 +129,16 @@ func (n *Node) UsePlugins(dir string) { n.binDir = dir }
 
 // UseRuntime makes the node run containers by another OCI runtime.
 func (n *Node) UseRuntime(path string) { n.runtime = path }
+
+// AddHandler gives the node, before its start, one more OCI runtime that pods may ask for by name.
+func (n *Node) AddHandler(name, path string) error {
+	f, err := os.OpenFile(n.Base+"/config.toml", os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "\n[runtimes.%q]\npath = %q\n", name, path)
+	return errors.Join(err, f.Close())
+}
 
 // Start starts cri-shim and returns when it answers.
 func (n *Node) Start() error {

@@ -18,6 +18,10 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
+// ociVersion is the oldest version of the runtime specification that has what we write. A newer one than it knows
+// makes crun refuse.
+const ociVersion = "1.0.2"
+
 // Cgroups says where the cgroups of containers are made.
 type Cgroups struct {
 	Parent  string // for sandboxes that name none
@@ -97,7 +101,7 @@ func Spec(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	spec := &specs.Spec{
-		Version: specs.Version,
+		Version: ociVersion,
 		Root:    &specs.Root{Path: in.Layout.Rootfs(string(in.Container.ID)), Readonly: c.Security.ReadonlyRootfs},
 		Process: &specs.Process{
 			Terminal: c.TTY, Args: args, Env: env, Cwd: workingDir(c, in.Image),

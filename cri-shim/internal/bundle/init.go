@@ -30,7 +30,7 @@ func InitSpec(s pod.Sandbox, f hostinfo.Facts, l paths.Layout, cg Cgroups) (*spe
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.IPCNamespace, Path: filepath.Join(dir, "ipc")})
 	}
 	spec := &specs.Spec{
-		Version: specs.Version,
+		Version: ociVersion,
 		Root:    &specs.Root{Path: l.Rootfs(string(s.ID)), Readonly: true},
 		Process: &specs.Process{
 			Args: []string{"/pause"}, Cwd: "/", User: specs.User{UID: nobody, GID: nobody},
