@@ -118,10 +118,10 @@ func (a *adding) clearTheWay() error {
 	case finished && a.livesElsewhere():
 		return fmt.Errorf("container %s is attached already as %s, in another namespace or under another name: DEL comes first",
 			a.env.containerID, a.env.ifName)
-	case hasHost:
-		return a.host.DeleteLink(host.Name)
+	case !hasHost: // its namespace may have ended without DEL, and taken the host end along
+		return a.host.DeleteLink(ifbLink(a.at))
 	}
-	return nil
+	return teardown{plugin: a.plugin, host: a.host}.removeLinks(a.at, false)
 }
 
 // livesElsewhere says whether the attachment's lease belongs to a namespace that lives.
@@ -157,6 +157,7 @@ func (a *adding) takeLease() error {
 	a.lease = lease.Lease{
 		Attachment: a.at, Network: a.conf.Name, NetNS: a.env.netns, NetNSInode: a.ns.Inode(),
 		HostLink: hostLink(a.at), MTU: mtu, Time: time.Now().UTC(),
+		Ingress: lease.Limit(a.conf.Ingress), Egress: lease.Limit(a.conf.Egress),
 	}
 	for _, g := range a.given {
 		a.lease.Addresses = append(a.lease.Addresses, g.addr)

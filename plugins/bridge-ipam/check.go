@@ -184,6 +184,7 @@ func (c *checking) checkHost() {
 	if hairpin, err := c.host.Hairpin(link.Index); link.Master != 0 && (err != nil || hairpin != c.conf.Hairpin) {
 		c.fault("host link %s: hairpin mode is %t, want %t", name, hairpin, c.conf.Hairpin)
 	}
+	c.checkBandwidth(link)
 }
 
 // recorded finds a host interface in prevResult; nil when it is not there.

@@ -39,7 +39,7 @@ type teardown struct {
 // end deletes it.
 func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
 	// The link goes before the lease: an address must not be given out while an old link answers for it.
-	if err := t.removeLink(hostLink(at), detachOnly); err != nil {
+	if err := t.removeLinks(at, detachOnly); err != nil {
 		return err
 	}
 	if !t.store.Exists() {

@@ -83,10 +83,14 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 func staleLinks(host *netutil.Handle, network string, stale []lease.Entry, valid map[string]bool) ([]string, error) {
 	keep, drop := map[string]bool{}, map[string]bool{}
 	for key := range valid {
-		keep[hostLinkOfKey(key)] = true
+		for _, name := range hostLinksOfKey(key) {
+			keep[name] = true
+		}
 	}
 	for _, e := range stale {
-		drop[hostLinkOfKey(e.Key)] = true
+		for _, name := range hostLinksOfKey(e.Key) {
+			drop[name] = true
+		}
 	}
 	links, err := host.Links()
 	if err != nil {
@@ -94,7 +98,7 @@ func staleLinks(host *netutil.Handle, network string, stale []lease.Entry, valid
 	}
 	var names []string
 	for _, l := range links {
-		if l.Kind != "veth" || keep[l.Name] {
+		if l.Kind != "veth" && l.Kind != "ifb" || keep[l.Name] {
 			continue
 		}
 		if drop[l.Name] || strings.HasPrefix(l.Alias, networkAlias(network)) {

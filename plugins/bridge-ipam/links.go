@@ -266,10 +266,14 @@ func (a *adding) prepareHostLink() error {
 	if err := a.host.SetLink(link.Index, netutil.Change{Alias: hostAlias(a.conf.Name, a.at)}); err != nil {
 		return err
 	}
-	return a.host.SetSysctls(
+	err = a.host.SetSysctls(
 		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true},
 		netutil.Sysctl{Key: "ipv6/conf/" + name + "/addr_gen_mode", Value: "1", Optional: true}, // none
 	)
+	if err != nil {
+		return err
+	}
+	return a.limitBandwidth(link)
 }
 
 // activate puts the host end on the bridge and brings it up: the commit of ADD.

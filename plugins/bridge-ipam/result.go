@@ -43,6 +43,11 @@ func (a *adding) result() (types.Result, error) {
 		&types100.Interface{Name: host.Name, Mac: host.MAC.String(), Mtu: host.MTU},
 		&types100.Interface{Name: pod.Name, Mac: pod.MAC.String(), Mtu: pod.MTU, Sandbox: a.env.netns},
 	)
+	ifb, err := a.ifbInterface()
+	if err != nil {
+		return nil, err
+	}
+	res.Interfaces = append(res.Interfaces, ifb...)
 	for _, g := range a.given {
 		res.IPs = append(res.IPs, &types100.IPConfig{
 			Interface: types100.Int(index), Address: ipNetOf(g.prefix()), Gateway: g.from.Gateway.AsSlice(),

@@ -42,8 +42,16 @@ type Lease struct {
 	HostLink   string       `json:"hostLink"`
 	MTU        int          `json:"mtu,omitempty"`        // of both ends; 0: the kernel's default
 	Masquerade string       `json:"masquerade,omitempty"` // chain that the addresses were put into
+	Ingress    Limit        `json:"ingress,omitzero"`
+	Egress     Limit        `json:"egress,omitzero"`
 	BootID     string       `json:"bootID"`
 	Time       time.Time    `json:"time"`
+}
+
+// Limit is the bandwidth of one direction, in bits per second and bits. A Rate of 0 is no limit.
+type Limit struct {
+	Rate  uint64 `json:"rate"`
+	Burst uint64 `json:"burst"`
 }
 
 // Store is the lease directory of one network.

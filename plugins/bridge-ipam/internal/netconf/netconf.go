@@ -47,6 +47,8 @@ type Config struct {
 	ResolvConf string // path of a file whose DNS settings go into the result
 	DNS        types.DNS
 
+	Ingress, Egress Limit // what the pod may receive and send
+
 	PrevResult *types100.Result // nil when there is none
 }
 

@@ -119,7 +119,7 @@ func TestRefused(t *testing.T) {
 		{conf(`"mode":"routed"`), 2, "mode routed"},
 		{conf(`"ipam":{"type":"dhcp"}`), 2, `ipam.type "dhcp"`},
 		{ranged(`"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80}]}`), 2, "portMappings[0].hostPort 80"},
-		{ranged(`"runtimeConfig":{"bandwidth":{"ingressRate":1}}`), 2, "bandwidth"},
+		{ranged(`"runtimeConfig":{"bandwidth":{"ingressRate":1}}`), 7, "runtimeConfig.bandwidth.ingressRate 1"},
 
 		{conf(`"ipam":{"type":"host-local"}`), 7, "ipam.ranges: missing"},
 		{conf(`"ipam":{"type":"host-local","ranges":[]}`), 7, "ipam.ranges: missing"},

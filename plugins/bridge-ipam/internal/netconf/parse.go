@@ -87,6 +87,7 @@ func Parse(data []byte, cniArgs string) (*Config, error) {
 	c.Requested = p.requested(args.ips, c.Sets)
 	c.Routes = p.routes()
 	p.mtu(c)
+	p.bandwidth(c)
 	if err := p.err(); err != nil {
 		return nil, err
 	}
@@ -110,7 +111,6 @@ func (p *parser) refuseUnbuilt() {
 		{r.EnableDad, "enabledad", true},
 		{r.DisableContainerInterface, "disableContainerInterface", true},
 		{r.PortIsolation, "portIsolation", true},
-		{len(r.RuntimeConfig.Bandwidth) > 0, "runtimeConfig.bandwidth", r.RuntimeConfig.Bandwidth},
 	} {
 		if k.asked {
 			p.unsupported = append(p.unsupported, fmt.Sprintf("%s %v: not supported", k.key, k.value))

@@ -35,6 +35,7 @@ type rawTeardown struct {
 
 type raw struct {
 	rawIdentity
+	rawBandwidth
 	Type             string    `json:"type"`
 	Mode             string    `json:"mode"`
 	IsGateway        bool      `json:"isGateway"`
@@ -57,7 +58,7 @@ type raw struct {
 		IPs          []string         `json:"ips"`
 		IPRanges     [][]rawRange     `json:"ipRanges"`
 		PortMappings []rawPortMapping `json:"portMappings"`
-		Bandwidth    map[string]int64 `json:"bandwidth"`
+		Bandwidth    rawBandwidth     `json:"bandwidth"`
 	} `json:"runtimeConfig"`
 	PrevResult json.RawMessage `json:"prevResult"`
 
@@ -108,7 +109,7 @@ func decode(data []byte, into any) error {
 // keyOf is the path of the key; Go's path has the names of embedded structs in it.
 func keyOf(e *json.UnmarshalTypeError) string {
 	parts := strings.Split(e.Field, ".")
-	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == "rawIdentity" || s == "rawRange" })
+	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == "rawIdentity" || s == "rawRange" || s == "rawBandwidth" })
 	if len(parts) == 0 {
 		return "network configuration"
 	}
