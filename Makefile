@@ -78,6 +78,10 @@ critest-parts: build tools
 	@tools/busybox.sh $(CACHE)/debian
 	@cd tools/runc && GOFLAGS=-trimpath CGO_ENABLED=1 $(GO) build -tags seccomp -o ../../$(TOOLS)/ tool
 
+.PHONY: interop
+interop: deps build tools containerd ## bridge-ipam under an unmodified containerd and beside others' firewall rules (as root)
+	CI=true $(GO) test -count=1 -timeout 10m ./test/interop/...
+
 .PHONY: lint
 lint: ## gofmt, vet, golangci-lint with the reasons in .golangci.yml
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change:"; echo "$$out"; exit 1; }
