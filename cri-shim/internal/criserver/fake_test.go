@@ -189,6 +189,7 @@ var (
 // world is a server on a real socket, with a client.
 type world struct {
 	runtime.RuntimeServiceClient
+	conn    *grpc.ClientConn
 	images  runtime.ImageServiceClient
 	pods    *fakePods
 	store   *fakeImages
@@ -256,6 +257,7 @@ func newWorld(t *testing.T, change ...func(*Deps)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.conn = conn
 	w.RuntimeServiceClient, w.images = runtime.NewRuntimeServiceClient(conn), runtime.NewImageServiceClient(conn)
 	t.Cleanup(func() {
 		_ = conn.Close()
