@@ -2,6 +2,7 @@ package criserver
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"time"
 
@@ -24,6 +25,11 @@ func (s *runtimeService) CreateContainer(ctx context.Context, r *runtime.CreateC
 		return nil, err
 	}
 	insideIn(&f, &cfg, sb)
+	for i, m := range cfg.Mounts {
+		if len(m.UIDs) > 0 {
+			s.checkMaps(&f, fmt.Sprintf("config.mounts[%d].uidMappings", i), sb.Config.Handler)
+		}
+	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}

@@ -66,6 +66,12 @@ func insideIn(f *faults, c *pod.ContainerConfig, s pod.Sandbox) {
 		c.Namespaces = s.Config.Namespaces
 		return
 	}
+	switch have := s.Config.Namespaces.User; {
+	case c.Namespaces.User == nil:
+		c.Namespaces.User = have
+	case have == nil || *have != *c.Namespaces.User:
+		f.bad(securityField+".namespace_options.userns_options", "POD", "the mappings of the sandbox")
+	}
 	if c.Namespaces.PID != pod.ModePod {
 		return
 	}
@@ -123,19 +129,28 @@ func mountsIn(f *faults, mounts []*runtime.Mount) []pod.Mount {
 				f.bad(field+".image_sub_path", m.GetImageSubPath(), "image with it")
 			}
 		}
-		if len(m.GetUidMappings())+len(m.GetGidMappings()) > 0 {
-			f.lacks(field + ".uidMappings")
-		}
-		if len(m.GetMountOptions()) > 0 {
-			f.lacks(field + ".mount_options")
+		if (len(m.GetUidMappings()) == 0) != (len(m.GetGidMappings()) == 0) {
+			f.bad(field, fmt.Sprintf("%d uidMappings and %d gidMappings", len(m.GetUidMappings()), len(m.GetGidMappings())), "both or none")
 		}
 		out = append(out, pod.Mount{
 			ContainerPath: m.GetContainerPath(), HostPath: m.GetHostPath(),
 			Readonly: m.GetReadonly(), RecursiveReadonly: m.GetRecursiveReadOnly(),
 			SELinuxRelabel: m.GetSelinuxRelabel(), Propagation: propagation,
+			UIDs: mappingsIn(f, field+".uidMappings", m.GetUidMappings()), GIDs: mappingsIn(f, field+".gidMappings", m.GetGidMappings()),
+			Options: mountOptionsIn(f, field+".mount_options", m.GetMountOptions()),
 		})
 	}
 	return out
+}
+
+// mountOptionsIn accepts what restricts, and nothing else (cri-api 0.37, Mount.mount_options).
+func mountOptionsIn(f *faults, field string, options []string) []string {
+	for i, o := range options {
+		if o != "noexec" && o != "nodev" && o != "nosuid" {
+			f.bad(fmt.Sprintf("%s[%d]", field, i), o, "noexec, nodev or nosuid")
+		}
+	}
+	return options
 }
 
 func devicesIn(f *faults, devices []*runtime.Device) []pod.Device {

@@ -120,6 +120,7 @@ func mountsOut(mounts []pod.Mount) []*runtime.Mount {
 			ContainerPath: m.ContainerPath, HostPath: m.HostPath,
 			Readonly: m.Readonly, RecursiveReadOnly: m.RecursiveReadonly,
 			SelinuxRelabel: m.SELinuxRelabel, Propagation: propagationOut[m.Propagation],
+			UidMappings: mappingsOut(m.UIDs), GidMappings: mappingsOut(m.GIDs), MountOptions: m.Options,
 		})
 	}
 	return out

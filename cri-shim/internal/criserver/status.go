@@ -31,7 +31,7 @@ func (s *runtimeService) Status(_ context.Context, r *runtime.StatusRequest) (*r
 			condition(runtime.RuntimeReady, "RuntimeNotReady", s.Healthy()),
 			condition(runtime.NetworkReady, "NetworkPluginNotReady", s.Network.Ready()),
 		}},
-		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true},
+		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 	}
 	for _, h := range s.Handlers {
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{
@@ -74,6 +74,15 @@ func (s *runtimeService) UpdateRuntimeConfig(_ context.Context, r *runtime.Updat
 		return nil, fmt.Errorf("runtime_config.network_config.pod_cidr: %w", err)
 	}
 	return &runtime.UpdateRuntimeConfigResponse{}, nil
+}
+
+// checkMaps refuses ID-mapped mounts where the handler cannot make them; they are never left out.
+func (s *runtimeService) checkMaps(f *faults, field, handler string) {
+	for _, h := range s.Handlers {
+		if h.Name == handler && !h.UserNamespaces {
+			f.lacking = append(f.lacking, fmt.Sprintf("%s is not supported by runtime handler %q: %s", field, handler, h.LacksUserNamespaces))
+		}
+	}
 }
 
 func (s *runtimeService) checkHandler(f *faults, name string) {

@@ -38,6 +38,8 @@ type Namespaces struct {
 	IPC     NamespaceMode `json:"ipc"`
 	// Target is the container whose PID namespace is joined when PID is ModeTarget.
 	Target ID `json:"target,omitempty"`
+	// User is the pod's user namespace; nil is the host's.
+	User *UserNamespace `json:"user,omitempty"`
 }
 
 // NamespaceMode is the sharing of one namespace, in the words of the CRI.
@@ -108,6 +110,11 @@ type Mount struct {
 	RecursiveReadonly bool        `json:"recursiveReadonly,omitempty"`
 	SELinuxRelabel    bool        `json:"selinuxRelabel,omitempty"`
 	Propagation       Propagation `json:"propagation,omitempty"` // empty: private
+	// UIDs and GIDs are the ID mapping of the mount; empty: files keep the owners that they have on the host.
+	UIDs []IDMapping `json:"uids,omitempty"`
+	GIDs []IDMapping `json:"gids,omitempty"`
+	// Options are of noexec, nodev and nosuid.
+	Options []string `json:"options,omitempty"`
 }
 
 // Propagation of a mount, in the words of mount_namespaces(7).

@@ -68,7 +68,7 @@ func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, img
 			err = errors.Join(err, m.Remove(context.WithoutCancel(ctx), s.ID, c.ID))
 		}
 	}()
-	if err := m.mountRoot(s.ID, c.ID, img.Layers); err != nil {
+	if err := m.mountRoot(s, c.ID, img.Layers); err != nil {
 		return eff, "", err
 	}
 	in, err := m.input(s, c, img)
@@ -103,7 +103,7 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, img pod.Image) (bundle.Inp
 	if in.Volumes, err = m.volumes(c.Config.Mounts); err != nil {
 		return in, err
 	}
-	if in.Anonymous, err = m.anonymous(root, s.ID, c, img); err != nil {
+	if in.Anonymous, err = m.anonymous(root, s, c, img); err != nil {
 		return in, err
 	}
 	if in.Devices, in.Rules, err = devices(c.Config); err != nil {
@@ -118,8 +118,8 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, img pod.Image) (bundle.Inp
 }
 
 // mountRoot mounts the image's layers under the container's writable one.
-func (m *Maker) mountRoot(sandbox, id pod.ID, layers []string) error {
-	l := m.opt.Layout
+func (m *Maker) mountRoot(s pod.Sandbox, id pod.ID, layers []string) error {
+	l, sandbox := m.opt.Layout, s.ID
 	rootfs := l.Rootfs(string(id))
 	upper, work := l.Upper(string(sandbox), string(id)), l.Work(string(sandbox), string(id))
 	for _, dir := range []struct {
@@ -136,7 +136,14 @@ func (m *Maker) mountRoot(sandbox, id pod.ID, layers []string) error {
 	if len(layers) == 0 {
 		return fmt.Errorf("image has no layers: %w", errdefs.ErrInvalidArgument)
 	}
-	return mountOverlay(rootfs, layers, upper, work)
+	if s.Config.Namespaces.User == nil {
+		return mountOverlay(rootfs, layers, upper, work)
+	}
+	uid, gid := s.Root()
+	if err := os.Chown(upper, uid, gid); err != nil {
+		return fmt.Errorf("make the root file system: %w", err)
+	}
+	return mountMapped(rootfs, layers, upper, work, filepath.Join(l.Namespaces(string(sandbox)), "user"))
 }
 
 func writeSpec(dir string, spec *specs.Spec) error {
@@ -184,8 +191,10 @@ func (m *Maker) PrepareInit(_ context.Context, s pod.Sandbox) error {
 	if err := os.MkdirAll(filepath.Join(rootfs, "proc"), 0o755); err != nil {
 		return fmt.Errorf("make the root of the init: %w", err)
 	}
+	uid, gid := s.Root() // makes the device nodes in dev
 	for _, dir := range []string{"dev", "sys"} { // the OCI runtime insists on them
-		if err := os.MkdirAll(filepath.Join(rootfs, dir), 0o755); err != nil {
+		path := filepath.Join(rootfs, dir)
+		if err := errors.Join(os.MkdirAll(path, 0o755), os.Chown(path, uid, gid)); err != nil {
 			return fmt.Errorf("make the root of the init: %w", err)
 		}
 	}
