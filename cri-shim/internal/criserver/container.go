@@ -2,7 +2,6 @@ package criserver
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"time"
 
@@ -25,12 +24,7 @@ func (s *runtimeService) CreateContainer(ctx context.Context, r *runtime.CreateC
 		return nil, err
 	}
 	insideIn(&f, &cfg, sb)
-	for i, m := range cfg.Mounts {
-		if len(m.UIDs) > 0 {
-			s.checkMaps(&f, fmt.Sprintf("config.mounts[%d].uidMappings", i), sb.Config.Handler)
-		}
-	}
-	if err := f.err(); err != nil {
+	if err := s.checkMounts(&f, cfg.Mounts, sb.Config.Handler); err != nil {
 		return nil, err
 	}
 	id, err := s.Containers.CreateContainer(ctx, string(sb.ID), cfg)

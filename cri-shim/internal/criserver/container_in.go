@@ -121,14 +121,7 @@ func mountsIn(f *faults, mounts []*runtime.Mount) []pod.Mount {
 		if m.GetRecursiveReadOnly() && (!m.GetReadonly() || propagation != pod.PropagationPrivate) {
 			f.bad(field+".recursive_read_only", true, "readonly and PROPAGATION_PRIVATE with it")
 		}
-		if m.GetImage().GetImage() != "" {
-			f.lacks(field + ".image")
-		} else {
-			f.absolute(field+".host_path", m.GetHostPath())
-			if m.GetImageSubPath() != "" {
-				f.bad(field+".image_sub_path", m.GetImageSubPath(), "image with it")
-			}
-		}
+		mountSourceIn(f, field, m)
 		if (len(m.GetUidMappings()) == 0) != (len(m.GetGidMappings()) == 0) {
 			f.bad(field, fmt.Sprintf("%d uidMappings and %d gidMappings", len(m.GetUidMappings()), len(m.GetGidMappings())), "both or none")
 		}
@@ -137,10 +130,35 @@ func mountsIn(f *faults, mounts []*runtime.Mount) []pod.Mount {
 			Readonly: m.GetReadonly(), RecursiveReadonly: m.GetRecursiveReadOnly(),
 			SELinuxRelabel: m.GetSelinuxRelabel(), Propagation: propagation,
 			UIDs: mappingsIn(f, field+".uidMappings", m.GetUidMappings()), GIDs: mappingsIn(f, field+".gidMappings", m.GetGidMappings()),
+			Image: m.GetImage().GetImage(), SubPath: m.GetImageSubPath(),
 			Options: mountOptionsIn(f, field+".mount_options", m.GetMountOptions()),
 		})
 	}
 	return out
+}
+
+// mountSourceIn checks that a mount shows either a path of the host or an image.
+func mountSourceIn(f *faults, field string, m *runtime.Mount) {
+	if m.GetImage().GetImage() == "" {
+		f.absolute(field+".host_path", m.GetHostPath())
+		if m.GetImageSubPath() != "" {
+			f.bad(field+".image_sub_path", m.GetImageSubPath(), "image with it")
+		}
+		return
+	}
+	imageIn(f, field+".image", m.GetImage())
+	if m.GetHostPath() != "" {
+		f.bad(field+".host_path", m.GetHostPath(), "none with image")
+	}
+	if !m.GetReadonly() {
+		f.bad(field+".readonly", false, "true with image: images are not written")
+	}
+	if m.GetPropagation() != runtime.MountPropagation_PROPAGATION_PRIVATE {
+		f.bad(field+".propagation", m.GetPropagation(), "PRIVATE with image")
+	}
+	if sub := m.GetImageSubPath(); sub != "" {
+		f.relative(field+".image_sub_path", sub)
+	}
 }
 
 // mountOptionsIn accepts what restricts, and nothing else (cri-api 0.37, Mount.mount_options).

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
 const (
@@ -83,6 +85,26 @@ func (s *runtimeService) checkMaps(f *faults, field, handler string) {
 			f.lacking = append(f.lacking, fmt.Sprintf("%s is not supported by runtime handler %q: %s", field, handler, h.LacksUserNamespaces))
 		}
 	}
+}
+
+// checkMounts refuses mounts that the handler cannot make.
+func (s *runtimeService) checkMounts(f *faults, mounts []pod.Mount, handler string) error {
+	for i, m := range mounts {
+		if len(m.UIDs) > 0 && m.Image == "" { // an image is mapped by us
+			s.checkMaps(f, fmt.Sprintf("config.mounts[%d].uidMappings", i), handler)
+		}
+	}
+	if err := f.err(); err != nil {
+		return err
+	}
+	for i, m := range mounts {
+		for _, h := range s.Handlers {
+			if m.RecursiveReadonly && h.Name == handler && !h.RecursiveReadOnly {
+				return fmt.Errorf("config.mounts[%d].recursive_read_only: runtime handler %q: %w", i, handler, errRRO)
+			}
+		}
+	}
+	return nil
 }
 
 func (s *runtimeService) checkHandler(f *faults, name string) {

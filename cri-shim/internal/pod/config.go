@@ -110,6 +110,9 @@ type Mount struct {
 	RecursiveReadonly bool        `json:"recursiveReadonly,omitempty"`
 	SELinuxRelabel    bool        `json:"selinuxRelabel,omitempty"`
 	Propagation       Propagation `json:"propagation,omitempty"` // empty: private
+	// Image is a reference to an image that is mounted in the place of HostPath; SubPath is a path in it.
+	Image   string `json:"image,omitempty"`
+	SubPath string `json:"subPath,omitempty"`
 	// UIDs and GIDs are the ID mapping of the mount; empty: files keep the owners that they have on the host.
 	UIDs []IDMapping `json:"uids,omitempty"`
 	GIDs []IDMapping `json:"gids,omitempty"`

@@ -80,7 +80,7 @@ type Bundles interface {
 	// PrepareInit writes the bundle of the process that holds a shared PID namespace.
 	PrepareInit(context.Context, Sandbox) error
 	// Prepare mounts the root file system and writes config.json.
-	Prepare(context.Context, Sandbox, Container, Image) (Effective, string, error)
+	Prepare(context.Context, Sandbox, Container, ContainerImages) (Effective, string, error)
 	// Remove undoes Prepare, RemoveSandbox the other two; absent is success.
 	Remove(ctx context.Context, sandbox, container ID) error
 	RemoveSandbox(context.Context, ID) error

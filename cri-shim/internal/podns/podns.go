@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -21,6 +20,7 @@ import (
 
 	"github.com/podwright/podwright/cri-shim/internal/paths"
 	"github.com/podwright/podwright/cri-shim/internal/pod"
+	"github.com/podwright/podwright/cri-shim/internal/thread"
 )
 
 // kind is one namespace that can be pinned: its file name here and in /proc/pid/ns, and its clone flag.
@@ -100,20 +100,10 @@ func (p *Pinner) Pin(ctx context.Context, s pod.Sandbox) error {
 	if s.Config.Namespaces.User != nil {
 		build = p.buildMapped
 	}
-	if err := onThread(func() error { return build(s, kinds) }); err != nil {
+	if err := thread.Scratch(func() error { return build(s, kinds) }); err != nil {
 		return errors.Join(err, p.Unpin(s.ID))
 	}
 	return ctx.Err()
-}
-
-// onThread runs f on a thread that is never used again: it dies with the goroutine and takes its namespaces along.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- f()
-	}()
-	return <-done
 }
 
 // build runs on a thread of its own: unshare, fit out, pin.

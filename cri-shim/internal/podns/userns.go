@@ -12,6 +12,7 @@ import (
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 	"github.com/podwright/podwright/cri-shim/internal/podinit"
+	"github.com/podwright/podwright/cri-shim/internal/thread"
 )
 
 // buildMapped makes the namespaces of a pod that has a user namespace, which must own the others. Only a process
@@ -27,7 +28,7 @@ func (p *Pinner) buildMapped(s pod.Sandbox, kinds []kind) (err error) {
 		_ = child.Wait() // says that it was killed
 	}()
 	from := "/proc/" + strconv.Itoa(child.Process.Pid) + "/ns/"
-	if err := onThread(func() error { return fitOutMapped(s, kinds, from) }); err != nil {
+	if err := thread.Scratch(func() error { return fitOutMapped(s, kinds, from) }); err != nil {
 		return err
 	}
 	return p.pinAll(s.ID, kinds, from)
@@ -71,7 +72,7 @@ func SupportsIDMap(dir string) error {
 	probe := pod.Sandbox{}
 	ids := pod.IDMapping{HostID: 65536, Length: 65536}
 	probe.Config.Namespaces.User = &pod.UserNamespace{UID: ids, GID: ids}
-	return onThread(func() error {
+	return thread.Scratch(func() error {
 		child, err := startMapped(probe, []kind{user})
 		if err != nil {
 			return fmt.Errorf("make a user namespace: %w", err)

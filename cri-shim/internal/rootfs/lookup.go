@@ -23,9 +23,17 @@ import (
 )
 
 // volumes looks the sources of mounts up on the host.
-func (m *Maker) volumes(mounts []pod.Mount) ([]bundle.Volume, error) {
-	out := make([]bundle.Volume, 0, len(mounts))
-	for _, v := range mounts {
+func (m *Maker) volumes(s pod.Sandbox, c pod.Container, images map[string]pod.Image) ([]bundle.Volume, error) {
+	out := make([]bundle.Volume, 0, len(c.Config.Mounts))
+	for i, v := range c.Config.Mounts {
+		if v.Image != "" {
+			volume, err := m.imageVolume(s, c.ID, i, v, images[v.Image])
+			if err != nil {
+				return nil, fmt.Errorf("mount at %.200q: image %.200q: %w: %w", v.ContainerPath, v.Image, pod.ErrImageVolume, err)
+			}
+			out = append(out, volume)
+			continue
+		}
 		source, err := filepath.EvalSymlinks(v.HostPath)
 		if errors.Is(err, fs.ErrNotExist) && m.opt.MakeMissingSources {
 			if err = os.MkdirAll(v.HostPath, 0o755); err == nil {

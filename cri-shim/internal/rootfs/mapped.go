@@ -4,23 +4,25 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podwright/podwright/cri-shim/internal/pod"
+	"github.com/podwright/podwright/cri-shim/internal/thread"
 )
+
+// userns is the file of the sandbox's user namespace.
+func (m *Maker) userns(s pod.Sandbox) string {
+	return filepath.Join(m.opt.Layout.Namespaces(string(s.ID)), "user")
+}
 
 // mountMapped is mountOverlay for a pod with a user namespace: the files of the layers belong to the namespace's
 // ids, without a change on disk (ID-mapped lower layers: Linux 5.19). The layers' mapped mounts exist in a mount
 // namespace of a thread that dies afterwards; a crash leaves nothing of them.
 func mountMapped(target string, layers []string, upper, work, userns string) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		done <- mountMappedHere(target, layers, upper, work, userns)
-	}()
-	if err := <-done; err != nil {
+	err := thread.Scratch(func() error { return mountMappedHere(target, layers, upper, work, userns) })
+	if err != nil {
 		return fmt.Errorf("mount overlay of %d ID-mapped layers at %s: %w", len(layers), target, err)
 	}
 	return nil
@@ -61,8 +63,7 @@ func mountMappedHere(target string, layers []string, upper, work, userns string)
 	if err := os.Mkdir("merged", 0o711); err != nil {
 		return err
 	}
-	options := "volatile,lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + upper + ",workdir=" + work
-	if err := unix.Mount("overlay", "merged", "overlay", 0, options); err != nil {
+	if err := unix.Mount("overlay", "merged", "overlay", 0, overlayOptions(lower, upper, work)); err != nil {
 		return err
 	}
 	return carry("merged", target, int(host.Fd()))

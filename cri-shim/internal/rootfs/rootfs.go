@@ -53,7 +53,8 @@ func New(opt Options) (*Maker, error) {
 }
 
 // Prepare implements pod.Bundles.
-func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, img pod.Image) (eff pod.Effective, cgroup string, err error) {
+func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, images pod.ContainerImages) (eff pod.Effective, cgroup string, err error) {
+	img := images.Root
 	if c.Config.Privileged && !s.Config.Privileged {
 		return eff, "", fmt.Errorf("privileged: the container's sandbox is not privileged: %w", errdefs.ErrInvalidArgument)
 	}
@@ -71,7 +72,7 @@ func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, img
 	if err := m.mountRoot(s, c.ID, img.Layers); err != nil {
 		return eff, "", err
 	}
-	in, err := m.input(s, c, img)
+	in, err := m.input(s, c, images)
 	if err != nil {
 		return eff, "", err
 	}
@@ -87,7 +88,8 @@ func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, img
 }
 
 // input looks up what config.json depends on.
-func (m *Maker) input(s pod.Sandbox, c pod.Container, img pod.Image) (bundle.Input, error) {
+func (m *Maker) input(s pod.Sandbox, c pod.Container, images pod.ContainerImages) (bundle.Input, error) {
+	img := images.Root
 	in := bundle.Input{
 		Sandbox: s, Container: c, Image: img,
 		Facts: m.opt.Facts, Layout: m.opt.Layout, Cgroups: m.opt.Cgroups,
@@ -100,7 +102,7 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, img pod.Image) (bundle.Inp
 	if in.User, err = root.user(c.Config.Security, img.Config.User); err != nil {
 		return in, err
 	}
-	if in.Volumes, err = m.volumes(c.Config.Mounts); err != nil {
+	if in.Volumes, err = m.volumes(s, c, images.Volumes); err != nil {
 		return in, err
 	}
 	if in.Anonymous, err = m.anonymous(root, s, c, img); err != nil {
@@ -143,7 +145,7 @@ func (m *Maker) mountRoot(s pod.Sandbox, id pod.ID, layers []string) error {
 	if err := os.Chown(upper, uid, gid); err != nil {
 		return fmt.Errorf("make the root file system: %w", err)
 	}
-	return mountMapped(rootfs, layers, upper, work, filepath.Join(l.Namespaces(string(sandbox)), "user"))
+	return mountMapped(rootfs, layers, upper, work, m.userns(s))
 }
 
 func writeSpec(dir string, spec *specs.Spec) error {
@@ -172,7 +174,7 @@ func (m *Maker) Remove(_ context.Context, sandbox, id pod.ID) error {
 
 func (m *Maker) removeBundle(id pod.ID) error {
 	dir := m.opt.Layout.Bundle(string(id))
-	if err := unmount(m.opt.Layout.Rootfs(string(id))); err != nil {
+	if err := errors.Join(unmount(m.opt.Layout.Rootfs(string(id))), m.unmountImages(id)); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -191,7 +193,7 @@ func (m *Maker) PrepareInit(_ context.Context, s pod.Sandbox) error {
 	if err := os.MkdirAll(filepath.Join(rootfs, "proc"), 0o755); err != nil {
 		return fmt.Errorf("make the root of the init: %w", err)
 	}
-	uid, gid := s.Root() // makes the device nodes in dev
+	uid, gid := s.Root()                         // makes the device nodes in dev
 	for _, dir := range []string{"dev", "sys"} { // the OCI runtime insists on them
 		path := filepath.Join(rootfs, dir)
 		if err := errors.Join(os.MkdirAll(path, 0o755), os.Chown(path, uid, gid)); err != nil {
