@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/podwright/podwright/cri-shim/internal/bundle"
+	"github.com/podwright/podwright/cri-shim/internal/cdi"
 	"github.com/podwright/podwright/cri-shim/internal/criserver"
 	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
 	"github.com/podwright/podwright/cri-shim/internal/monitor/client"
@@ -165,6 +166,7 @@ func (p *parts) newManager(f hostinfo.Facts, layout paths.Layout) (*pod.Manager,
 	}
 	maker, err := rootfs.New(rootfs.Options{
 		Layout: layout, Facts: f, Cgroups: p.cgroups, MakeMissingSources: p.config.CreateMissingMountSources,
+		Devices: cdi.Dirs(p.config.CDISpecDirs),
 	})
 	if err != nil {
 		return nil, err

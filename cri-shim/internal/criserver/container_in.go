@@ -31,9 +31,6 @@ func containerIn(f *faults, c *runtime.ContainerConfig) pod.ContainerConfig {
 	if c.GetLogPath() != "" {
 		f.relative("config.log_path", c.GetLogPath())
 	}
-	if len(c.GetCDIDevices()) > 0 {
-		f.lacks("config.CDI_devices")
-	}
 	sc := c.GetLinux().GetSecurityContext()
 	return pod.ContainerConfig{
 		Name: m.GetName(), Attempt: m.GetAttempt(),
@@ -45,6 +42,7 @@ func containerIn(f *faults, c *runtime.ContainerConfig) pod.ContainerConfig {
 		Env:                envIn(f, c.GetEnvs()),
 		Mounts:             mountsIn(f, c.GetMounts()),
 		Devices:            devicesIn(f, c.GetDevices()),
+		CDIDevices:         cdiIn(f, c.GetCDIDevices()),
 		Labels:             c.GetLabels(),
 		Annotations:        c.GetAnnotations(),
 		LogPath:            c.GetLogPath(),
@@ -183,6 +181,22 @@ func devicesIn(f *faults, devices []*runtime.Device) []pod.Device {
 		out = append(out, pod.Device{
 			ContainerPath: d.GetContainerPath(), HostPath: d.GetHostPath(), Permissions: d.GetPermissions(),
 		})
+	}
+	return out
+}
+
+// cdiForm is a qualified name (CDI specification, "kind" and "name").
+var cdiForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*$`)
+
+func cdiIn(f *faults, devices []*runtime.CDIDevice) []string {
+	var out []string
+	for i, d := range devices {
+		field := fmt.Sprintf("config.CDI_devices[%d].name", i)
+		if d.GetName() == "" {
+			f.missing(field)
+		}
+		f.matches(field, d.GetName(), cdiForm, `a name like "vendor.com/class=name"`)
+		out = append(out, d.GetName())
 	}
 	return out
 }

@@ -36,6 +36,13 @@ type Options struct {
 	// MakeMissingSources makes a directory where the source of a mount is missing. The CRI says that it is an
 	// error; containerd and CRI-O make it.
 	MakeMissingSources bool
+	// Devices knows the devices that vendors describe in files; nil is none.
+	Devices Injector
+}
+
+// Injector adds devices to a configuration by their names. A name it does not know is ErrInvalidArgument.
+type Injector interface {
+	Inject(spec *specs.Spec, names []string) error
 }
 
 // Maker implements pod.Bundles.
@@ -79,6 +86,11 @@ func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, ima
 	spec, err := bundle.Spec(in)
 	if err != nil {
 		return eff, "", err
+	}
+	if m.opt.Devices != nil {
+		if err := m.opt.Devices.Inject(spec, c.Config.CDIDevices); err != nil {
+			return eff, "", err
+		}
 	}
 	if err := writeSpec(m.opt.Layout.Bundle(string(c.ID)), spec); err != nil {
 		return eff, "", err
