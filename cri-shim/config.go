@@ -36,6 +36,8 @@ type Config struct {
 
 	CreateMissingMountSources bool `toml:"create_missing_mount_sources" json:"createMissingMountSources"`
 
+	CDISpecDirs []string `toml:"cdi_spec_dirs" json:"cdiSpecDirs"`
+
 	Log     LogConfig     `toml:"log" json:"log"`
 	CNI     CNIConfig     `toml:"cni" json:"cni"`
 	Image   ImageConfig   `toml:"image" json:"image"`
@@ -103,6 +105,7 @@ func Default() Config {
 		State:        "/run/cri-shim",
 		CgroupDriver: "auto",
 		Runtime:      "runc",
+		CDISpecDirs:  []string{"/etc/cdi", "/var/run/cdi"},
 		Log:          LogConfig{Level: "info", Format: "text"},
 		CNI: CNIConfig{
 			ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, IPPref: "ipv4", GC: true,
@@ -188,6 +191,9 @@ func (c Config) Validate() error {
 			v.bad("runtimes", name, "a handler's name: small letters, digits, '-' and '.'")
 		}
 		v.program("runtimes."+name+".path", c.Runtimes[name].Path)
+	}
+	for _, dir := range c.CDISpecDirs {
+		v.absolute("cdi_spec_dirs", dir)
 	}
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")

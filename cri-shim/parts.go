@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/podwright/podwright/cri-shim/internal/bundle"
+	"github.com/podwright/podwright/cri-shim/internal/cdi"
 	"github.com/podwright/podwright/cri-shim/internal/cgroupfs"
 	"github.com/podwright/podwright/cri-shim/internal/criserver"
 	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
@@ -171,6 +172,7 @@ func (p *parts) newManager(f hostinfo.Facts, layout paths.Layout) (*pod.Manager,
 	}
 	maker, err := rootfs.New(rootfs.Options{
 		Layout: layout, Facts: f, Cgroups: p.cgroups, MakeMissingSources: p.config.CreateMissingMountSources,
+		Devices: cdi.Dirs(p.config.CDISpecDirs),
 	})
 	if err != nil {
 		return nil, err
@@ -192,18 +194,32 @@ func (p *parts) newStats(layout paths.Layout) (*stats.Collector, error) {
 	})
 }
 
-func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
-	var handlers []criserver.Handler
+// handlers are the OCI runtimes with what each can do on this host.
+func (p *parts) handlers(ctx context.Context, f hostinfo.Facts, layout paths.Layout) []criserver.Handler {
+	var out []criserver.Handler
+	mapFault := podns.SupportsIDMap(layout.Images())
 	for _, name := range slices.Sorted(maps.Keys(p.runtimes)) { // "" is the first
-		handlers = append(handlers, criserver.Handler{
-			Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && mountsRecursiveReadOnly(ctx, p.runtimes[name]),
-		})
+		can := askRuntime(ctx, p.runtimes[name])
+		h := criserver.Handler{Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && can.recursiveReadOnly}
+		switch {
+		case !can.idMap:
+			h.LacksUserNamespaces = p.runtimes[name] + " makes no ID-mapped mounts (runc can from version 1.2 on)"
+		case mapFault != nil:
+			h.LacksUserNamespaces = mapFault.Error()
+		default:
+			h.UserNamespaces = true
+		}
+		out = append(out, h)
 	}
+	return out
+}
+
+func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
 	return criserver.New(criserver.Deps{
 		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network,
 		Resources: p.pods, Stats: p.stats, Events: p.pods,
 		Healthy: p.health.last, Ready: p.pods.Recovered(),
-		Layout: layout, Handlers: handlers, SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
+		Layout: layout, Handlers: p.handlers(ctx, f, layout), SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
 		Config: struct {
 			StateDir     string            `json:"stateDir"`
 			RootDir      string            `json:"rootDir"`

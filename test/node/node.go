@@ -63,6 +63,10 @@ func New(p Programs) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A pod's user namespace has no rights here, and must come through to its root file system.
+	if err := os.Chmod(base, 0o711); err != nil {
+		return nil, err
+	}
 	var r [4]byte
 	_, _ = rand.Read(r[:]) // never fails (crypto/rand)
 	n := &Node{

@@ -232,7 +232,7 @@ func newWorld(t *testing.T, change ...func(*Deps)) *world {
 		Resources: w.pods, Stats: w.stats, Events: w.events,
 		Healthy: func() error { return w.healthy }, Ready: w.ready,
 		Layout:   paths.Layout{Root: filepath.Join(w.dir, "root"), State: filepath.Join(w.dir, "state")},
-		Handlers: []Handler{{Name: ""}, {Name: "crun", RecursiveReadOnly: true}},
+		Handlers: []Handler{{Name: "", LacksUserNamespaces: "too old"}, {Name: "crun", RecursiveReadOnly: true, UserNamespaces: true}},
 		Version:  "0.1.0", Config: map[string]string{"stateDir": "/run/x"},
 		Logger: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

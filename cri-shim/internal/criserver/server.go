@@ -53,6 +53,8 @@ type Handler struct {
 	Name              string
 	RecursiveReadOnly bool
 	UserNamespaces    bool
+	// LacksUserNamespaces says why UserNamespaces is false.
+	LacksUserNamespaces string
 }
 
 // Server answers the CRI.

@@ -46,17 +46,16 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, sandbox ID
 		return "", err
 	}
 	op.at("looking up its image")
-	img, err := m.Images.Acquire(cfg.Image, c.ID)
+	images, err := m.acquireImages(&c)
 	if err != nil {
-		return "", fmt.Errorf("image %.256q: %w", cfg.Image, err)
+		return "", err
 	}
-	c.ImageID = img.ID
 	if err := m.table.addContainer(c); err != nil {
-		return "", errors.Join(err, m.Images.Release(img.ID, c.ID))
+		return "", errors.Join(err, m.releaseImages(c))
 	}
 	// Crash from here on: recovery sees Creating and tears the container down by its id.
 	op.at("preparing its root file system")
-	effective, cgroup, err := m.Bundles.Prepare(ctx, s, c, img)
+	effective, cgroup, err := m.Bundles.Prepare(ctx, s, c, images)
 	if err == nil {
 		_, err = m.readySandbox(sandbox) // it may have been stopped meanwhile
 	}
@@ -223,7 +222,7 @@ func (m *Manager) teardownContainer(ctx context.Context, id ID) error {
 		// The files stay: something may still run on them.
 		return fmt.Errorf("end container: %w", err)
 	}
-	err = errors.Join(m.Bundles.Remove(ctx, c.SandboxID, id), m.Images.Release(c.ImageID, id))
+	err = errors.Join(m.Bundles.Remove(ctx, c.SandboxID, id), m.releaseImages(c))
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}

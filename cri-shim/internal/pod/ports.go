@@ -80,7 +80,7 @@ type Bundles interface {
 	// PrepareInit writes the bundle of the process that holds a shared PID namespace.
 	PrepareInit(context.Context, Sandbox) error
 	// Prepare mounts the root file system and writes config.json.
-	Prepare(context.Context, Sandbox, Container, Image) (Effective, string, error)
+	Prepare(context.Context, Sandbox, Container, ContainerImages) (Effective, string, error)
 	// SetLimits writes the limits into config.json and returns what an update of a running container is to
 	// be told: linux.resources of the OCI runtime specification, as JSON.
 	SetLimits(context.Context, Container, Resources) ([]byte, error)

@@ -57,7 +57,10 @@ type Container struct {
 	State     State           `json:"state"`
 	BootID    string          `json:"bootID"`
 
-	ImageID    string    `json:"imageID"` // the one image id that every API shows
+	ImageID string `json:"imageID"` // the one image id that every API shows
+	// VolumeImageIDs are the images that it mounts, but for its own.
+	VolumeImageIDs []string `json:"volumeImageIDs,omitempty"`
+
 	CreatedAt  time.Time `json:"createdAt"`
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	PID        int       `json:"pid,omitempty"`

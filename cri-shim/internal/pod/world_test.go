@@ -225,7 +225,7 @@ func (b worldBundles) PrepareInit(_ context.Context, s Sandbox) error {
 	return b.hold("prepare init", s.ID)
 }
 
-func (b worldBundles) Prepare(_ context.Context, _ Sandbox, c Container, _ Image) (Effective, string, error) {
+func (b worldBundles) Prepare(_ context.Context, _ Sandbox, c Container, _ ContainerImages) (Effective, string, error) {
 	return Effective{StopSignal: "SIGTERM"}, "/cg", b.hold("prepare", c.ID)
 }
 
