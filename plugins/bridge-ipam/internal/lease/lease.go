@@ -42,6 +42,7 @@ type Lease struct {
 	HostLink   string       `json:"hostLink"`
 	MTU        int          `json:"mtu,omitempty"`        // of both ends; 0: the kernel's default
 	Masquerade string       `json:"masquerade,omitempty"` // chain that the addresses were put into
+	HostPorts  *HostPorts   `json:"hostPorts,omitempty"`
 	BootID     string       `json:"bootID"`
 	Time       time.Time    `json:"time"`
 }

@@ -47,6 +47,9 @@ type Config struct {
 	ResolvConf string // path of a file whose DNS settings go into the result
 	DNS        types.DNS
 
+	HostPorts HostPorts
+	Warnings  []string // keys that are accepted and change nothing
+
 	PrevResult *types100.Result // nil when there is none
 }
 
