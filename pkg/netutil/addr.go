@@ -83,6 +83,25 @@ func (h *Handle) Addrs(index int) ([]netip.Prefix, error) {
 	return out, nil
 }
 
+// NodeAddrs lists the addresses of all links, of one family.
+func (h *Handle) NodeAddrs(v6 bool) ([]netip.Addr, error) {
+	family := netlink.FAMILY_V4
+	if v6 {
+		family = netlink.FAMILY_V6
+	}
+	list, err := h.lib.AddrList(nil, family)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", classify(err))
+	}
+	var out []netip.Addr
+	for _, a := range list {
+		if p, ok := prefixOf(a.IPNet); ok {
+			out = append(out, p.Addr())
+		}
+	}
+	return out, nil
+}
+
 func byIndex(index int) netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
 }
@@ -113,6 +132,32 @@ func (r Route) lib(index int) *netlink.Route {
 func (h *Handle) AddRoute(index int, r Route) error {
 	if err := presentOK(classify(h.lib.RouteAddEcmp(r.lib(index)))); err != nil {
 		return fmt.Errorf("add route to %s: %w", r.Dst, err)
+	}
+	return nil
+}
+
+// loopback6 is the route to ::1 for packets that come by a link. Of two routes to ::1, packets of the node
+// itself take the kernel's own, which is better.
+func loopback6(index int) *netlink.Route {
+	return &netlink.Route{
+		LinkIndex: index, Dst: ipNet(netip.PrefixFrom(netip.IPv6Loopback(), 128)),
+		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Priority: 1024,
+	}
+}
+
+// AddLoopback6 lets packets that come by a link be for ::1. From outside the kernel still takes none: only
+// what translation made so gets that far. Being there already is success.
+func (h *Handle) AddLoopback6(index int) error {
+	if err := presentOK(classify(h.lib.RouteAdd(loopback6(index)))); err != nil {
+		return fmt.Errorf("add route to ::1 for link number %d: %w", index, err)
+	}
+	return nil
+}
+
+// DeleteLoopback6 undoes AddLoopback6; gone is success.
+func (h *Handle) DeleteLoopback6(index int) error {
+	if err := absentOK(classify(h.lib.RouteDel(loopback6(index)))); err != nil {
+		return fmt.Errorf("delete route to ::1 for link number %d: %w", index, err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package netutil
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,72 +19,139 @@ const (
 	ctaFilterOrigFlags  = 1
 	ctaFilterReplyFlags = 2
 	ctaFilterIPSrc      = 1 << 0
+	ctaFilterIPDst      = 1 << 1
 	ctaFilterProtoNum   = 1 << 3
+	ctaFilterDstPort    = 1 << 5
 )
 
 // FlushUDP makes the kernel forget the UDP flows of which addr is an end before or behind translation:
 // a datagram never says that a flow is over, so an old translation would hold for a new owner. Where
 // connection tracking is not loaded there is nothing to do.
 func FlushUDP(addrs ...netip.Addr) error {
+	var list []flows
+	for _, addr := range addrs {
+		list = append(list,
+			flows{addr: addr, protocol: unix.IPPROTO_UDP}, flows{addr: addr, protocol: unix.IPPROTO_UDP, answers: true})
+	}
+	return flush(list)
+}
+
+// FlushAnswersOf makes the kernel forget the flows, of whatever protocol, that addr answers, be it under
+// another address; see FlushUDP.
+func FlushAnswersOf(addrs ...netip.Addr) error {
+	var list []flows
+	for _, addr := range addrs {
+		list = append(list, flows{addr: addr, answers: true})
+	}
+	return flush(list)
+}
+
+// FlushUDPTo makes the kernel forget the UDP flows to a port of some addresses; see FlushUDP.
+func FlushUDPTo(port uint16, addrs ...netip.Addr) error {
+	var list []flows
+	for _, addr := range addrs {
+		list = append(list, flows{addr: addr, protocol: unix.IPPROTO_UDP, port: port})
+	}
+	return flush(list)
+}
+
+// flows describes tracked flows.
+type flows struct {
+	addr     netip.Addr
+	answers  bool   // addr answers; else it asks, or with a port is asked
+	protocol uint8  // 0: any
+	port     uint16 // that is asked; 0: any
+}
+
+func (f flows) String() string {
+	if f.port != 0 {
+		return netip.AddrPortFrom(f.addr, f.port).String()
+	}
+	return f.addr.String()
+}
+
+func flush(list []flows) error {
 	count, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
 	if errors.Is(err, os.ErrNotExist) || strings.TrimSpace(string(count)) == "0" {
 		return nil
 	}
 	var faults []error
-	for _, addr := range addrs {
-		for _, tuple := range []int{nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_REPLY} {
-			if err := flushUDP(addr, tuple); err != nil {
-				faults = append(faults, fmt.Errorf("flush UDP flows of %s: %w", addr, classify(err)))
-			}
+	for _, f := range list {
+		if err := f.flush(); err != nil {
+			faults = append(faults, fmt.Errorf("flush flows of %s: %w", f, classify(err)))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-// flushUDP has the kernel do the search (Linux 6.9 and later), and else searches a dump.
-func flushUDP(addr netip.Addr, tuple int) error {
+// flush has the kernel do the search (Linux 6.9 and later), and else searches a dump.
+func (f flows) flush() error {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
-	family, kind := uint8(unix.AF_INET), nl.CTA_IP_V4_SRC
-	if addr.Is6() {
-		family, kind = unix.AF_INET6, nl.CTA_IP_V6_SRC
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: f.family(), Version: nl.NFNETLINK_V0})
+	for _, attr := range f.filter() {
+		req.AddData(attr)
 	}
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
-
-	match := nl.NewRtAttr(tuple|unix.NLA_F_NESTED, nil)
-	match.AddRtAttr(nl.CTA_TUPLE_IP|unix.NLA_F_NESTED, nil).AddRtAttr(kind, addr.AsSlice())
-	match.AddRtAttr(nl.CTA_TUPLE_PROTO|unix.NLA_F_NESTED, nil).AddRtAttr(nl.CTA_PROTO_NUM, []byte{unix.IPPROTO_UDP})
-	req.AddData(match)
-
-	flags := map[int]uint32{tuple: ctaFilterIPSrc | ctaFilterProtoNum}
-	filter := nl.NewRtAttr(ctaFilter|unix.NLA_F_NESTED, nil)
-	filter.AddRtAttr(ctaFilterOrigFlags, nl.Uint32Attr(flags[nl.CTA_TUPLE_ORIG]))
-	filter.AddRtAttr(ctaFilterReplyFlags, nl.Uint32Attr(flags[nl.CTA_TUPLE_REPLY]))
-	req.AddData(filter)
-
 	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
-		return flushUDPByDump(addr)
+		_, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.family()), f)
 	}
 	return err
 }
 
-func flushUDPByDump(addr netip.Addr) error {
-	family := netlink.InetFamily(unix.AF_INET)
-	if addr.Is6() {
-		family = unix.AF_INET6
+func (f flows) family() uint8 {
+	if f.addr.Is6() {
+		return unix.AF_INET6
 	}
-	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, udpOf(addr))
-	return err
+	return unix.AF_INET
 }
 
-// udpOf matches the UDP flows of an address.
-type udpOf netip.Addr
+// filter is one tuple to compare with and the fields of it that count.
+func (f flows) filter() []*nl.RtAttr {
+	kind, flags := nl.CTA_IP_V4_SRC, uint32(ctaFilterIPSrc)
+	if f.port != 0 {
+		kind, flags = nl.CTA_IP_V4_DST, ctaFilterIPDst|ctaFilterDstPort
+	}
+	if f.addr.Is6() {
+		kind += nl.CTA_IP_V6_SRC - nl.CTA_IP_V4_SRC
+	}
+	tuple := nl.CTA_TUPLE_ORIG
+	if f.answers {
+		tuple = nl.CTA_TUPLE_REPLY
+	}
+	match := nl.NewRtAttr(tuple|unix.NLA_F_NESTED, nil)
+	match.AddRtAttr(nl.CTA_TUPLE_IP|unix.NLA_F_NESTED, nil).AddRtAttr(kind, f.addr.AsSlice())
+	if f.protocol != 0 {
+		proto := match.AddRtAttr(nl.CTA_TUPLE_PROTO|unix.NLA_F_NESTED, nil)
+		proto.AddRtAttr(nl.CTA_PROTO_NUM, []byte{f.protocol})
+		flags |= ctaFilterProtoNum
+		if f.port != 0 {
+			proto.AddRtAttr(nl.CTA_PROTO_DST_PORT, binary.BigEndian.AppendUint16(nil, f.port))
+		}
+	}
+	filter := nl.NewRtAttr(ctaFilter|unix.NLA_F_NESTED, nil)
+	for attr, t := range map[int]int{ctaFilterOrigFlags: nl.CTA_TUPLE_ORIG, ctaFilterReplyFlags: nl.CTA_TUPLE_REPLY} {
+		if t != tuple {
+			filter.AddRtAttr(attr, nl.Uint32Attr(0))
+			continue
+		}
+		filter.AddRtAttr(attr, nl.Uint32Attr(flags))
+	}
+	return []*nl.RtAttr{match, filter}
+}
 
-// MatchConntrackFlow is what the library asks of each flow.
-func (u udpOf) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	ip := netip.Addr(u).AsSlice()
-	return f.Forward.Protocol == unix.IPPROTO_UDP && (f.Forward.SrcIP.Equal(ip) || f.Reverse.SrcIP.Equal(ip))
+// MatchConntrackFlow is what the library asks of each flow of a dump.
+func (f flows) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
+	ip := f.addr.AsSlice()
+	switch {
+	case f.protocol != 0 && c.Forward.Protocol != f.protocol:
+		return false
+	case f.port != 0:
+		return c.Forward.DstPort == f.port && c.Forward.DstIP.Equal(ip)
+	case f.answers:
+		return c.Reverse.SrcIP.Equal(ip)
+	}
+	return c.Forward.SrcIP.Equal(ip)
 }

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -21,9 +23,13 @@ type Nft struct {
 	err   error
 }
 
+// sendBuffer has room for a transaction with tens of thousands of entries; the kernel's default is 200 KiB.
+const sendBuffer = 8 << 20
+
 // OpenNft opens a connection for one table, which need not exist.
 func OpenNft(table string) (*Nft, error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	room := func(c *netlink.Conn) error { return c.SetWriteBuffer(sendBuffer) }
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(room))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", classify(err))
 	}
@@ -187,19 +193,31 @@ func (n *Nft) Rules(chain string) (int, error) {
 	return len(rules), nil
 }
 
+// RuleCounts counts the rules of each chain of the table that has any.
+func (n *Nft) RuleCounts() (map[string]int, error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(n.table.Name)))
+	rules, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err = absentOK(classify(err)); err != nil {
+		return nil, fmt.Errorf("list rules of nftables table %s: %w", n.table.Name, err)
+	}
+	out := map[string]int{}
+	for _, r := range rules {
+		attrs, err := attributes(r[min(len(r), nl.SizeofNfgenmsg):])
+		if err != nil {
+			return nil, fmt.Errorf("list rules of nftables table %s: %w", n.table.Name, err)
+		}
+		chain, _, _ := strings.Cut(string(attrs[unix.NFTA_RULE_CHAIN]), "\x00")
+		out[chain]++
+	}
+	return out, nil
+}
+
 // HasAddr says whether an address is in a set, in a time that does not depend on the set's size. It is
 // ErrNotFound when the set is not there. The library has no such request and loses the errno of others.
 func (n *Nft) HasAddr(s Set, addr netip.Addr) (bool, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0})
-	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(n.table.Name)))
-	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(s.Name)))
-	list := nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, nil)
-	list.AddRtAttr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, nil).
-		AddRtAttr(unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, nil).
-		AddRtAttr(unix.NFTA_DATA_VALUE, addr.AsSlice())
-	req.AddData(list)
-	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	_, err := n.element(s.Name, addr.AsSlice())
 	if err == nil {
 		return true, nil
 	}

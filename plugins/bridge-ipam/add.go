@@ -60,8 +60,7 @@ func (p *plugin) add() (types.Result, error) {
 	// Crash from here on: the lease names what is to be undone.
 	result, err := a.attach()
 	if err != nil {
-		t := teardown{plugin: p, store: a.store, host: host, network: conf.Name}
-		if e := t.undo(a.at, false); e != nil {
+		if e := a.teardown().undo(a.at, false); e != nil {
 			err = fmt.Errorf("%w; undo: %w", err, e)
 		}
 		return nil, err
@@ -134,6 +133,10 @@ func (a *adding) livesElsewhere() bool {
 	return err == nil && inode == l.NetNSInode
 }
 
+func (a *adding) teardown() teardown {
+	return teardown{plugin: a.plugin, store: a.store, host: a.host, network: a.conf.Name}
+}
+
 // takeLease makes the addresses ours. An older lease of the attachment has lost its link by now.
 func (a *adding) takeLease() error {
 	mtu := a.conf.MTU
@@ -148,7 +151,7 @@ func (a *adding) takeLease() error {
 		return tryLater(err)
 	}
 	defer func() { _ = store.Unlock() }()
-	if err := store.Release(a.at); err != nil {
+	if err := a.teardown().release(store, a.at); err != nil {
 		return err
 	}
 	if a.given, err = allocate(store, a.conf, a.host); err != nil {
@@ -164,6 +167,9 @@ func (a *adding) takeLease() error {
 	}
 	if a.conf.IPMasq && len(a.given) > 0 {
 		a.lease.Masquerade = a.masquerade().Chain()
+	}
+	if err := a.claimHostPorts(store); err != nil {
+		return err
 	}
 	if err := store.Commit(a.lease); err != nil {
 		return err
@@ -190,6 +196,9 @@ func (a *adding) attach() (types.Result, error) {
 	go func() { beside <- a.besideLinks() }()
 	err := a.links()
 	if err = errors.Join(err, <-beside); err != nil {
+		return nil, err
+	}
+	if err := a.hostPorts(); err != nil {
 		return nil, err
 	}
 	if err := a.activate(); err != nil {

@@ -90,12 +90,16 @@ func (c *checking) findInterface() error {
 }
 
 func (c *checking) checkLease() {
-	l, err := lease.New(c.conf.DataDir, c.conf.Name, c.bootID).Find(c.env.attachment())
+	store := lease.New(c.conf.DataDir, c.conf.Name, c.bootID)
+	l, err := store.Find(c.env.attachment())
 	if err != nil {
 		c.faults = append(c.faults, err)
 		return
 	}
 	c.lease = l
+	if err := mend(c.conf, c.host, store, l); err != nil {
+		c.faults = append(c.faults, err)
+	}
 	for _, addr := range l.Addresses {
 		if !slices.ContainsFunc(c.ips, func(p netip.Prefix) bool { return p.Addr() == addr }) {
 			c.fault("lease: %s is not in prevResult", addr)
@@ -106,6 +110,7 @@ func (c *checking) checkLease() {
 			c.fault("lease: %s is not leased", p.Addr())
 		}
 	}
+	c.checkHostPorts()
 	switch {
 	case l.Masquerade != "":
 		if err := masq.Check(l.Masquerade, l.Addresses); err != nil {
@@ -181,8 +186,8 @@ func (c *checking) checkHost() {
 	if link.Master != bridge.Index {
 		c.fault("host link %s: not on bridge %s", name, bridge.Name)
 	}
-	if hairpin, err := c.host.Hairpin(link.Index); link.Master != 0 && (err != nil || hairpin != c.conf.Hairpin) {
-		c.fault("host link %s: hairpin mode is %t, want %t", name, hairpin, c.conf.Hairpin)
+	if have, err := c.host.Hairpin(link.Index); link.Master != 0 && (err != nil || have != hairpin(c.conf, c.lease)) {
+		c.fault("host link %s: hairpin mode is %t, want %t", name, have, !have)
 	}
 	c.checkBandwidth(link)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/podwright/podwright/pkg/netutil"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/hostport"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/masq"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
@@ -78,7 +79,7 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 		if err := store.Release(at); err != nil {
 			return err
 		}
-		return retainMasquerade(store, t.network)
+		return errors.Join(retainMasquerade(store, t.network), retainHostPorts(t.host, store, t.network, nil))
 	case err != nil:
 		return err
 	}
@@ -87,11 +88,19 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 			return err
 		}
 	}
+	if err := hostport.Remove(t.host, l); err != nil {
+		return err
+	}
 	if err := netutil.FlushUDP(l.Addresses...); err != nil {
 		t.log.Warn("flush UDP flows", "error", err)
 	}
 	if err := store.Release(at); err != nil {
 		return err
+	}
+	if l.HostPorts != nil && !store.HasPorts() {
+		if err := hostport.Tidy(t.host, l.HostPorts.Link); err != nil {
+			return err
+		}
 	}
 	return t.tidy(store)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/podwright/podwright/pkg/netutil"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/hostport"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
 )
@@ -34,6 +35,9 @@ func (p *plugin) gc() error {
 	}
 	store := lease.New(conf.DataDir, conf.Name, p.bootID)
 	faults := []error{p.collect(store, host, conf.Name, valid)}
+	if full, err := netconf.Parse(p.config, ""); err == nil { // one that was broken later cannot restore
+		faults = append(faults, restore(full, host, store))
+	}
 	if len(valid) == 0 {
 		faults = append(faults, removeBridge(host, conf.Bridge))
 	}
@@ -72,9 +76,9 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 	}
 	var faults []error
 	for _, e := range stale {
-		faults = append(faults, store.Drop(e.Record))
+		faults = append(faults, hostport.Remove(host, e.Lease), store.Drop(e.Record))
 	}
-	faults = append(faults, retainMasquerade(store, network), store.Sweep())
+	faults = append(faults, retainMasquerade(store, network), retainHostPorts(host, store, network, portLinks(stale)), store.Sweep())
 	return errors.Join(faults...)
 }
 

@@ -257,7 +257,7 @@ func (n *node) left() (links, chains, leases []string) {
 		chains, err = nft.Chains()
 		return errors.Join(err, nft.Close())
 	})
-	for _, kind := range []string{"rec", "at", "ip"} {
+	for _, kind := range []string{"rec", "at", "ip", "port"} {
 		found, err := filepath.Glob(filepath.Join(n.data, "*", kind, "*"))
 		ok(n.t, err)
 		leases = append(leases, found...)

@@ -282,7 +282,7 @@ func (a *adding) activate() error {
 	if err != nil {
 		return err
 	}
-	if !a.conf.Hairpin {
+	if !hairpin(a.conf, a.lease) {
 		return a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index, Up: true})
 	}
 	if err := a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index}); err != nil {

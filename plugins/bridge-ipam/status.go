@@ -16,6 +16,9 @@ import (
 // errNotAvailable is the specification's code for "ADD would fail".
 const errNotAvailable = 50
 
+// errLimitedConnectivity is the code for that, and attachments that are there may suffer too.
+const errLimitedConnectivity = 51
+
 // status says whether an ADD would find what it needs.
 func (p *plugin) status() error {
 	conf, err := netconf.Parse(p.config, "")
@@ -27,7 +30,8 @@ func (p *plugin) status() error {
 		return notAvailable(err)
 	}
 	defer host.Close()
-	if err := checkStore(lease.New(conf.DataDir, conf.Name, p.bootID), conf, host); err != nil {
+	store := lease.New(conf.DataDir, conf.Name, p.bootID)
+	if err := checkStore(store, conf, host); err != nil {
 		return notAvailable(err)
 	}
 	if conf.IPMasq {
@@ -37,6 +41,9 @@ func (p *plugin) status() error {
 	}
 	if br, err := host.Link(conf.Bridge); err == nil && br.Kind != "bridge" {
 		return notAvailable(fmt.Errorf("bridge %q: a link of this name exists and is a %s", conf.Bridge, br.Kind))
+	}
+	if err := restore(conf, host, store); err != nil {
+		return types.NewError(errLimitedConnectivity, err.Error(), "")
 	}
 	return nil
 }

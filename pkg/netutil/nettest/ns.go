@@ -3,8 +3,10 @@ package nettest
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -93,4 +95,18 @@ func loUp() error {
 	}
 	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req)
+}
+
+// Output runs a program inside the namespace that path pins and returns what it wrote.
+func Output(tb testing.TB, path, name string, args ...string) string {
+	tb.Helper()
+	var out []byte
+	In(tb, path, func() (err error) {
+		out, err = exec.Command(name, args...).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
+		}
+		return err
+	})
+	return string(out)
 }

@@ -6,8 +6,9 @@
 //	<dataDir>/<network>/rec/R     one record (JSON) per attachment; R is <key>-<random> and never used again
 //	<dataDir>/<network>/at/<key>  symbolic link to the attachment's record
 //	<dataDir>/<network>/ip/<addr> symbolic link to the record of the address's owner
+//	<dataDir>/<network>/port/<P>  symbolic link to the record of the owner of a host port, as "tcp 0.0.0.0:80"
 //
-// Both ways to a lease are one look-up, however many leases there are. A lease is its record: links are
+// All ways to a lease are one look-up, however many leases there are. A lease is its record: links are
 // made first, pointing to nothing, and the record's rename makes all of them hold at once; removing the
 // record ends all of them at once. A link that points to nothing means nothing and may be replaced.
 //

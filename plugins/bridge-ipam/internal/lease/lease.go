@@ -44,6 +44,7 @@ type Lease struct {
 	Masquerade string       `json:"masquerade,omitempty"` // chain that the addresses were put into
 	Ingress    Limit        `json:"ingress,omitzero"`
 	Egress     Limit        `json:"egress,omitzero"`
+	HostPorts  *HostPorts   `json:"hostPorts,omitempty"`
 	BootID     string       `json:"bootID"`
 	Time       time.Time    `json:"time"`
 }

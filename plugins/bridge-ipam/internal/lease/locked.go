@@ -51,7 +51,7 @@ func (s *Store) Lock() (*Locked, error) {
 }
 
 func (s *Store) makeDirs() error {
-	for _, sub := range []string{"ip", "at", "rec"} {
+	for _, sub := range []string{"ip", "port", "at", "rec"} {
 		if err := os.MkdirAll(s.path(sub), dirMode); err != nil {
 			return fmt.Errorf("make lease directory: %w", err)
 		}
@@ -104,8 +104,8 @@ func (l *Locked) enterBoot() error {
 	return durable.WriteFile(l.path("boot"), []byte(l.boot), fileMode, durable.NoSync)
 }
 
-// Commit makes a lease hold, all its addresses at once. An attachment that has a lease, and an address
-// that is taken, are ErrAlreadyExists.
+// Commit makes a lease hold, all its addresses and host ports at once. An attachment that has a lease, and
+// an address or a port that is taken, are ErrAlreadyExists.
 func (l *Locked) Commit(v Lease) (err error) {
 	v.Format, v.BootID = format, l.boot
 	if _, ok := l.target("at", v.Key()); ok {
@@ -114,6 +114,11 @@ func (l *Locked) Commit(v Lease) (err error) {
 	for _, a := range v.Addresses {
 		if l.Taken(a) {
 			return fmt.Errorf("lease %s: %w", a, errdefs.ErrAlreadyExists)
+		}
+	}
+	for _, claim := range v.claims() {
+		if _, ok := l.target("port", claim); ok {
+			return fmt.Errorf("lease host port %s: %w", claim, errdefs.ErrAlreadyExists)
 		}
 	}
 	data, err := json.Marshal(v)
@@ -139,6 +144,11 @@ func (l *Locked) Commit(v Lease) (err error) {
 	}
 	for _, a := range v.Addresses {
 		if err := l.link("ip", a.String(), record); err != nil {
+			return err
+		}
+	}
+	for _, claim := range v.claims() {
+		if err := l.link("port", claim, record); err != nil {
 			return err
 		}
 	}
@@ -186,6 +196,9 @@ func (l *Locked) Drop(record string) error {
 	for _, a := range v.Addresses {
 		l.unlink("ip", a.String(), record)
 	}
+	for _, claim := range v.claims() {
+		l.unlink("port", claim, record)
+	}
 	return nil
 }
 
@@ -199,7 +212,7 @@ func (l *Locked) unlink(kind, name, record string) {
 // Sweep removes what crashes left: temporary files and links to nothing. Foreign files stay.
 func (l *Locked) Sweep() error {
 	var faults []error
-	for _, kind := range []string{"at", "ip", "rec"} {
+	for _, kind := range []string{"at", "ip", "port", "rec"} {
 		names, err := readNames(l.path(kind))
 		faults = append(faults, err)
 		for _, name := range names {

@@ -74,15 +74,35 @@ func split(addrs []netip.Addr) map[bool][]netip.Addr {
 	return out
 }
 
-// Add masquerades addresses in a chain that is there; what is there already stays. Without the chain it
-// is ErrNotFound: Create is next.
+// Add masquerades addresses in a chain that is there; what is there already stays. Without the chain or its
+// rules it is ErrNotFound: Create is next.
 func (n Network) Add(addrs []netip.Addr) error {
 	nft, err := netutil.OpenNft(Table)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = nft.Close() }()
-	return addElements(nft, n.Chain(), addrs)
+	return n.add(nft, addrs)
+}
+
+func (n Network) add(nft *netutil.Nft, addrs []netip.Addr) error {
+	if err := addElements(nft, n.Chain(), addrs); err != nil {
+		return err
+	}
+	rules, err := nft.Rules(n.Chain())
+	if err == nil && rules != n.families() {
+		err = fmt.Errorf("rules of nftables chain %s: %w", n.Chain(), errdefs.ErrNotFound)
+	}
+	return err
+}
+
+// families counts the families of the subnets; each has one rule.
+func (n Network) families() int {
+	seen := map[bool]bool{}
+	for _, s := range n.Subnets {
+		seen[s.Addr().Is6()] = true
+	}
+	return len(seen)
 }
 
 func addElements(nft *netutil.Nft, chain string, addrs []netip.Addr) error {
@@ -93,8 +113,8 @@ func addElements(nft *netutil.Nft, chain string, addrs []netip.Addr) error {
 	return nft.Commit()
 }
 
-// Create makes what is missing of table, chain, sets and rules, with these addresses in them. The caller
-// keeps others from working on the same network.
+// Create makes what is missing of table, chain, sets, rules and these addresses. The caller keeps others
+// from working on the same network.
 func (n Network) Create(addrs []netip.Addr) error {
 	nft, err := netutil.OpenNft(Table)
 	if err != nil {
@@ -107,7 +127,7 @@ func (n Network) Create(addrs []netip.Addr) error {
 	}
 	defer func() { _ = unlock() }()
 	chain := n.Chain()
-	if err := addElements(nft, chain, addrs); !errdefs.IsNotFound(err) {
+	if err := n.add(nft, addrs); !errdefs.IsNotFound(err) {
 		return err // another process was first
 	}
 	n.create(nft, chain, split(addrs))
@@ -117,6 +137,7 @@ func (n Network) Create(addrs []netip.Addr) error {
 func (n Network) create(nft *netutil.Nft, chain string, addrs map[bool][]netip.Addr) {
 	nft.AddTable()
 	nft.AddPostrouting(chain)
+	nft.FlushChain(chain) // its rules may have been deleted in part
 	for _, v6 := range []bool{false, true} {
 		var inside []netip.Prefix
 		for _, s := range n.Subnets {
@@ -268,16 +289,8 @@ func Check(chain string, addrs []netip.Addr) error {
 		return err
 	}
 	defer func() { _ = nft.Close() }()
-	chains, err := nft.Chains()
-	if err != nil {
+	if err := checkRules(nft, chain, addrs); err != nil {
 		return err
-	}
-	if !slices.Contains(chains, chain) {
-		return fmt.Errorf("nftables chain %s: %w", chain, errdefs.ErrNotFound)
-	}
-	families := split(addrs)
-	if rules, err := nft.Rules(chain); err != nil || rules < len(families) {
-		return fmt.Errorf("rules of nftables chain %s: %w", chain, errors.Join(err, errdefs.ErrNotFound))
 	}
 	for _, a := range addrs {
 		from, _ := sets(chain, a.Is6())
@@ -288,6 +301,31 @@ func Check(chain string, addrs []netip.Addr) error {
 		if !has {
 			return fmt.Errorf("%s in nftables set %s: %w", a, from.Name, errdefs.ErrNotFound)
 		}
+	}
+	return nil
+}
+
+// CheckRules says whether the rules that Check also asks for are there, whatever is in the sets.
+func CheckRules(chain string, addrs []netip.Addr) error {
+	nft, err := netutil.OpenNft(Table)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = nft.Close() }()
+	return checkRules(nft, chain, addrs)
+}
+
+func checkRules(nft *netutil.Nft, chain string, addrs []netip.Addr) error {
+	chains, err := nft.Chains()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(chains, chain) {
+		return fmt.Errorf("nftables chain %s: %w", chain, errdefs.ErrNotFound)
+	}
+	families := split(addrs)
+	if rules, err := nft.Rules(chain); err != nil || rules < len(families) {
+		return fmt.Errorf("rules of nftables chain %s: %w", chain, errors.Join(err, errdefs.ErrNotFound))
 	}
 	return nil
 }

@@ -49,6 +49,9 @@ type Config struct {
 
 	Ingress, Egress Limit // what the pod may receive and send
 
+	HostPorts HostPorts
+	Warnings  []string // keys that are accepted and change nothing
+
 	PrevResult *types100.Result // nil when there is none
 }
 

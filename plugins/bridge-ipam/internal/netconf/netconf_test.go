@@ -22,6 +22,11 @@ func ranged(keys string) string {
 	return conf(strings.TrimPrefix(keys+`,"ipam":{"ranges":[[{"subnet":"10.88.0.0/16"}]]}`, ","))
 }
 
+// mapped adds host ports.
+func mapped(list string) string {
+	return ranged(`"runtimeConfig":{"portMappings":[` + list + `]}`)
+}
+
 func codeOf(err error) uint {
 	var e *types.Error
 	if errors.As(err, &e) {
@@ -118,8 +123,24 @@ func TestRefused(t *testing.T) {
 		{conf(`"portIsolation":true`), 2, "portIsolation true"},
 		{conf(`"mode":"routed"`), 2, "mode routed"},
 		{conf(`"ipam":{"type":"dhcp"}`), 2, `ipam.type "dhcp"`},
-		{ranged(`"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":80}]}`), 2, "portMappings[0].hostPort 80"},
 		{ranged(`"runtimeConfig":{"bandwidth":{"ingressRate":1}}`), 7, "runtimeConfig.bandwidth.ingressRate 1"},
+		{ranged(`"externalSetMarkChain":"KUBE-MARK-MASQ"`), 2, `externalSetMarkChain "KUBE-MARK-MASQ"`},
+		{ranged(`"conditionsV4":["!","-d","10.0.0.1"]`), 2, "conditionsV4"},
+		{ranged(`"conditionsV6":["ip6 daddr fd00::1"]`), 2, "conditionsV6"},
+
+		{ranged(`"markMasqBit":32`), 7, "markMasqBit 32: want 0 to 31"},
+		{ranged(`"backend":"ebpf"`), 7, `backend "ebpf"`},
+		{ranged(`"snat":"no"`), 6, "snat: a JSON string does not fit, want true or false"},
+		{mapped(`{"hostPort":-1,"containerPort":80,"protocol":"tcp"}`), 7, "portMappings[0].hostPort -1: want 1 to 65535"},
+		{mapped(`{"hostPort":65536,"containerPort":80,"protocol":"tcp"}`), 7, "hostPort 65536"},
+		{mapped(`{"hostPort":80,"protocol":"tcp"}`), 7, "containerPort 0"},
+		{mapped(`{"hostPort":80,"containerPort":80}`), 7, `protocol "": want "tcp", "udp" or "sctp"`},
+		{mapped(`{"hostPort":80,"containerPort":80,"protocol":"icmp"}`), 7, `protocol "icmp"`},
+		{mapped(`{"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"10.0.0"}`), 7, `hostIP "10.0.0"`},
+		{mapped(`{"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"fe80::1%eth0"}`), 7, "hostIP"},
+		{mapped(`{"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"224.0.0.1"}`), 7, "hostIP 224.0.0.1"},
+		{mapped(`{"hostPort":80,"containerPort":80,"protocol":"tcp"},{"hostPort":80,"containerPort":81,"protocol":"tcp"}`), 7,
+			"portMappings[1]: hostPort 80/tcp leads to containerPort 80 already"},
 
 		{conf(`"ipam":{"type":"host-local"}`), 7, "ipam.ranges: missing"},
 		{conf(`"ipam":{"type":"host-local","ranges":[]}`), 7, "ipam.ranges: missing"},
@@ -162,6 +183,21 @@ func TestRefused(t *testing.T) {
 		if codeOf(err) != c.code || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%.120s\n\tcode %d, want %d: %v; want %q", c.json, codeOf(err), c.code, err, c.want)
 		}
+	}
+}
+
+func TestPortMappings(t *testing.T) {
+	c, err := Parse([]byte(mapped(`{"hostPort":0,"containerPort":1},{"hostPort":80,"containerPort":8080,"protocol":"TCP","hostIP":"::ffff:10.0.0.1"},
+		{"hostPort":53,"containerPort":53,"protocol":"udp","hostIP":""},{"hostPort":53,"containerPort":53,"protocol":"udp"}`)), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.HostPorts); got != "{[{tcp 10.0.0.1 80 8080} {udp invalid IP 53 53}] true false}" {
+		t.Errorf("%s", got)
+	}
+	c, err = Parse([]byte(ranged(`"snat":false,"masqAll":true,"markMasqBit":7,"backend":"iptables","conditionsV4":[""],"externalSetMarkChain":""`)), "")
+	if err != nil || c.HostPorts.SNAT || !c.HostPorts.MasqAll || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "markMasqBit 7") {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

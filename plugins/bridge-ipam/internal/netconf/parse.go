@@ -34,6 +34,7 @@ type parser struct {
 	faults      []string
 	more        int // faults beyond maxFaults
 	unsupported []string
+	warnings    []string
 }
 
 func (p *parser) fault(format string, args ...any) {
@@ -88,6 +89,8 @@ func Parse(data []byte, cniArgs string) (*Config, error) {
 	c.Routes = p.routes()
 	p.mtu(c)
 	p.bandwidth(c)
+	c.HostPorts = p.hostPorts()
+	c.Warnings = p.warnings
 	if err := p.err(); err != nil {
 		return nil, err
 	}
@@ -114,11 +117,6 @@ func (p *parser) refuseUnbuilt() {
 	} {
 		if k.asked {
 			p.unsupported = append(p.unsupported, fmt.Sprintf("%s %v: not supported", k.key, k.value))
-		}
-	}
-	for i, m := range r.RuntimeConfig.PortMappings {
-		if m.HostPort != 0 {
-			p.unsupported = append(p.unsupported, fmt.Sprintf("runtimeConfig.portMappings[%d].hostPort %d: not supported", i, m.HostPort))
 		}
 	}
 	switch r.IPAM.Type {

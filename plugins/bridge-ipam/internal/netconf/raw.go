@@ -36,6 +36,7 @@ type rawTeardown struct {
 type raw struct {
 	rawIdentity
 	rawBandwidth
+	rawPortmap
 	Type             string    `json:"type"`
 	Mode             string    `json:"mode"`
 	IsGateway        bool      `json:"isGateway"`
@@ -88,10 +89,6 @@ type rawRange struct {
 	Gateway    string `json:"gateway"`
 }
 
-type rawPortMapping struct {
-	HostPort int `json:"hostPort"`
-}
-
 // decode reads JSON into a raw value; its errors name the key where they can.
 func decode(data []byte, into any) error {
 	err := json.Unmarshal(data, into)
@@ -109,7 +106,9 @@ func decode(data []byte, into any) error {
 // keyOf is the path of the key; Go's path has the names of embedded structs in it.
 func keyOf(e *json.UnmarshalTypeError) string {
 	parts := strings.Split(e.Field, ".")
-	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == "rawIdentity" || s == "rawRange" || s == "rawBandwidth" })
+	parts = slices.DeleteFunc(parts, func(s string) bool {
+		return s == "" || s == "rawIdentity" || s == "rawPortmap" || s == "rawRange" || s == "rawBandwidth"
+	})
 	if len(parts) == 0 {
 		return "network configuration"
 	}
