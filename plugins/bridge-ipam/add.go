@@ -29,6 +29,7 @@ type adding struct {
 	given  []given
 	routes []*types.Route
 	bridge netutil.Link
+	gate   netutil.Link // that has the gateway addresses: the bridge, or a link in its VLAN
 }
 
 func (p *plugin) add() (types.Result, error) {
@@ -165,6 +166,7 @@ func (a *adding) takeLease() error {
 	if a.conf.IPMasq && len(a.given) > 0 {
 		a.lease.Masquerade = a.masquerade().Chain()
 	}
+	a.lease.Guard = a.guardOfPort()
 	if err := store.Commit(a.lease); err != nil {
 		return err
 	}
@@ -187,12 +189,15 @@ func (a *adding) masquerade() masq.Network {
 // attach does the kernel's work: what concerns other tables beside the links.
 func (a *adding) attach() (types.Result, error) {
 	beside := make(chan error, 1)
-	go func() { beside <- a.besideLinks() }()
+	go func() { beside <- errors.Join(a.besideLinks(), a.guardPort()) }()
 	err := a.links()
 	if err = errors.Join(err, <-beside); err != nil {
 		return nil, err
 	}
 	if err := a.activate(); err != nil {
+		return nil, err
+	}
+	if err := a.settle(); err != nil {
 		return nil, err
 	}
 	return a.result()

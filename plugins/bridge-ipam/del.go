@@ -78,7 +78,7 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 		if err := store.Release(at); err != nil {
 			return err
 		}
-		return retainMasquerade(store, t.network)
+		return errors.Join(retainMasquerade(store, t.network), restoreGuard(store, t.network))
 	case err != nil:
 		return err
 	}
@@ -86,6 +86,9 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 		if err := masq.Remove(l.Masquerade, l.Addresses); err != nil {
 			return err
 		}
+	}
+	if err := t.unguard(l); err != nil {
+		return err
 	}
 	if err := netutil.FlushUDP(l.Addresses...); err != nil {
 		t.log.Warn("flush UDP flows", "error", err)
@@ -97,7 +100,7 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 	if err != nil || !empty {
 		return err
 	}
-	return masq.Retain(t.network, nil)
+	return errors.Join(masq.Retain(t.network, nil), restoreGuard(store, t.network))
 }
 
 // retainMasquerade makes the network's masquerade fit its leases.

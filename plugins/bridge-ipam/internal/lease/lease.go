@@ -44,6 +44,7 @@ type Lease struct {
 	Masquerade string       `json:"masquerade,omitempty"` // chain that the addresses were put into
 	Ingress    Limit        `json:"ingress,omitzero"`
 	Egress     Limit        `json:"egress,omitzero"`
+	Guard      *Guard       `json:"guard,omitempty"`
 	BootID     string       `json:"bootID"`
 	Time       time.Time    `json:"time"`
 }
@@ -52,6 +53,13 @@ type Lease struct {
 type Limit struct {
 	Rate  uint64 `json:"rate"`
 	Burst uint64 `json:"burst"`
+}
+
+// Guard is what an attachment's frames are checked for.
+type Guard struct {
+	MAC        string `json:"mac"`
+	CheckMAC   bool   `json:"checkMAC"`
+	CheckAddrs bool   `json:"checkAddresses"`
 }
 
 // Store is the lease directory of one network.

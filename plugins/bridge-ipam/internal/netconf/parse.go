@@ -73,6 +73,7 @@ func Parse(data []byte, cniArgs string) (*Config, error) {
 	c.Routes = p.routes()
 	p.mtu(c)
 	p.bandwidth(c)
+	p.layer2(c)
 	if err := p.err(); err != nil {
 		return nil, err
 	}
@@ -89,13 +90,6 @@ func (p *parser) refuseUnbuilt() {
 		value any
 	}{
 		{r.Mode != "" && r.Mode != "bridge", "mode", r.Mode},
-		{r.Vlan != 0, "vlan", r.Vlan},
-		{len(r.VlanTrunk) > 0, "vlanTrunk", fmt.Sprintf("of %d entries", len(r.VlanTrunk))},
-		{r.MacSpoofChk, "macspoofchk", true},
-		{r.PromiscMode, "promiscMode", true},
-		{r.EnableDad, "enabledad", true},
-		{r.DisableContainerInterface, "disableContainerInterface", true},
-		{r.PortIsolation, "portIsolation", true},
 	} {
 		if k.asked {
 			p.unsupported = append(p.unsupported, fmt.Sprintf("%s %v: not supported", k.key, k.value))

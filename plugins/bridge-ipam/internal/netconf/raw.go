@@ -36,6 +36,7 @@ type rawTeardown struct {
 type raw struct {
 	rawIdentity
 	rawBandwidth
+	rawLayer2
 	Type             string    `json:"type"`
 	Mode             string    `json:"mode"`
 	IsGateway        bool      `json:"isGateway"`
@@ -61,15 +62,6 @@ type raw struct {
 		Bandwidth    rawBandwidth     `json:"bandwidth"`
 	} `json:"runtimeConfig"`
 	PrevResult json.RawMessage `json:"prevResult"`
-
-	// Keys of the reference that are not built yet.
-	Vlan                      int               `json:"vlan"`
-	VlanTrunk                 []json.RawMessage `json:"vlanTrunk"`
-	MacSpoofChk               bool              `json:"macspoofchk"`
-	PromiscMode               bool              `json:"promiscMode"`
-	EnableDad                 bool              `json:"enabledad"`
-	DisableContainerInterface bool              `json:"disableContainerInterface"`
-	PortIsolation             bool              `json:"portIsolation"`
 }
 
 type rawIPAM struct {
@@ -109,7 +101,9 @@ func decode(data []byte, into any) error {
 // keyOf is the path of the key; Go's path has the names of embedded structs in it.
 func keyOf(e *json.UnmarshalTypeError) string {
 	parts := strings.Split(e.Field, ".")
-	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == "rawIdentity" || s == "rawRange" || s == "rawBandwidth" })
+	parts = slices.DeleteFunc(parts, func(s string) bool {
+		return s == "" || s == "rawIdentity" || s == "rawRange" || s == "rawBandwidth" || s == "rawLayer2"
+	})
 	if len(parts) == 0 {
 		return "network configuration"
 	}
