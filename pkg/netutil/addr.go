@@ -38,9 +38,13 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 
 // AddAddr gives a link an address, without duplicate address detection. Being there already is success.
 func (h *Handle) AddAddr(index int, p netip.Prefix) error {
+	return h.addAddr(index, p, unix.IFA_F_NODAD)
+}
+
+func (h *Handle) addAddr(index int, p netip.Prefix, flags6 int) error {
 	a := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD
+		a.Flags = flags6
 	} else if p.Bits() < 31 {
 		a.Broadcast = broadcast(p)
 	}

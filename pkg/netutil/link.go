@@ -90,7 +90,7 @@ type Veth struct {
 
 	Peer    string // in PeerNS
 	PeerMAC net.HardwareAddr
-	PeerNS  *NS
+	PeerNS  *NS // nil: here
 }
 
 // AddVeth makes a pair, both ends down, the peer in its namespace from the start. It is one message: a
@@ -103,7 +103,9 @@ func (h *Handle) AddVeth(v Veth) error {
 	for _, a := range nameMACMTU(v.Peer, v.PeerMAC, v.MTU) {
 		peer.AddChild(a)
 	}
-	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(v.PeerNS.f.Fd())))
+	if v.PeerNS != nil {
+		peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(v.PeerNS.f.Fd())))
+	}
 
 	data := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC)}
 	for _, a := range nameMACMTU(v.Name, v.MAC, v.MTU) {

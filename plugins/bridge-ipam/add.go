@@ -29,6 +29,7 @@ type adding struct {
 	given  []given
 	routes []*types.Route
 	bridge netutil.Link
+	gate   netutil.Link // that has the gateway addresses: the bridge, or a link in its VLAN
 }
 
 func (p *plugin) add() (types.Result, error) {
@@ -171,6 +172,7 @@ func (a *adding) takeLease() error {
 	if err := a.claimHostPorts(store); err != nil {
 		return err
 	}
+	a.lease.Guard = a.guardOfPort()
 	if err := store.Commit(a.lease); err != nil {
 		return err
 	}
@@ -193,7 +195,7 @@ func (a *adding) masquerade() masq.Network {
 // attach does the kernel's work: what concerns other tables beside the links.
 func (a *adding) attach() (types.Result, error) {
 	beside := make(chan error, 1)
-	go func() { beside <- a.besideLinks() }()
+	go func() { beside <- errors.Join(a.besideLinks(), a.guardPort()) }()
 	err := a.links()
 	if err = errors.Join(err, <-beside); err != nil {
 		return nil, err
@@ -202,6 +204,9 @@ func (a *adding) attach() (types.Result, error) {
 		return nil, err
 	}
 	if err := a.activate(); err != nil {
+		return nil, err
+	}
+	if err := a.settle(); err != nil {
 		return nil, err
 	}
 	return a.result()

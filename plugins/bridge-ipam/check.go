@@ -174,7 +174,7 @@ func (c *checking) checkHost() {
 		c.fault("bridge %s: is a %s, up: %t", bridge.Name, bridge.Kind, bridge.Up)
 	}
 	c.sameLink("bridge", bridge, c.recorded(bridge.Name))
-	c.checkGateways(bridge)
+	c.checkGateways(c.gate(bridge))
 
 	name := hostLink(c.env.attachment())
 	link, err := c.host.Link(name)
@@ -189,7 +189,9 @@ func (c *checking) checkHost() {
 	if have, err := c.host.Hairpin(link.Index); link.Master != 0 && (err != nil || have != hairpin(c.conf, c.lease)) {
 		c.fault("host link %s: hairpin mode is %t, want %t", name, have, !have)
 	}
+	c.checkLayer2(bridge, link)
 	c.checkBandwidth(link)
+	c.checkGuard()
 }
 
 // recorded finds a host interface in prevResult; nil when it is not there.
@@ -216,7 +218,7 @@ func (c *checking) sameLink(what string, link netutil.Link, want *types100.Inter
 	if link.Kind == "veth" && c.lease.MTU != 0 && c.lease.MTU != link.MTU {
 		c.fault("%s link %s: MTU is %d, was %d", what, link.Name, link.MTU, c.lease.MTU)
 	}
-	if !link.Up {
+	if !link.Up && !(what == "container" && c.conf.LinkDown) {
 		c.fault("%s link %s: is down", what, link.Name)
 	}
 }
@@ -238,7 +240,7 @@ func (c *checking) checkGateways(bridge netutil.Link) {
 		}
 		bits, _ := ip.Address.Mask.Size()
 		if want := netip.PrefixFrom(gw.Unmap(), bits); !slices.Contains(have, want) {
-			c.fault("gateway %s: not on bridge %s", want, bridge.Name)
+			c.fault("gateway %s: not on %s %s", want, bridge.Kind, bridge.Name)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 		if err := store.Release(at); err != nil {
 			return err
 		}
-		return errors.Join(retainMasquerade(store, t.network), retainHostPorts(t.host, store, t.network, nil))
+		return errors.Join(retainMasquerade(store, t.network), retainHostPorts(t.host, store, t.network, nil), restoreGuard(store, t.network))
 	case err != nil:
 		return err
 	}
@@ -89,6 +89,9 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 		}
 	}
 	if err := hostport.Remove(t.host, l); err != nil {
+		return err
+	}
+	if err := t.unguard(l); err != nil {
 		return err
 	}
 	if err := netutil.FlushUDP(l.Addresses...); err != nil {
@@ -111,7 +114,7 @@ func (t teardown) tidy(store *lease.Locked) error {
 	if err != nil || !empty {
 		return err
 	}
-	return errors.Join(masq.Retain(t.network, nil), store.Sweep())
+	return errors.Join(masq.Retain(t.network, nil), restoreGuard(store, t.network), store.Sweep())
 }
 
 // forgotten clears the masquerade of a network whose lease directory was removed by hand. It makes a

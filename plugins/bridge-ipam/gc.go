@@ -78,7 +78,8 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 	for _, e := range stale {
 		faults = append(faults, hostport.Remove(host, e.Lease), store.Drop(e.Record))
 	}
-	faults = append(faults, retainMasquerade(store, network), retainHostPorts(host, store, network, portLinks(stale)), store.Sweep())
+	faults = append(faults, retainMasquerade(store, network), retainHostPorts(host, store, network, portLinks(stale)),
+		restoreGuard(store, network), store.Sweep())
 	return errors.Join(faults...)
 }
 
@@ -125,10 +126,14 @@ func removeBridge(host *netutil.Handle, name string) error {
 	if err != nil {
 		return err
 	}
+	var ours []string
 	for _, l := range links {
-		if l.Master == br.Index {
+		switch {
+		case isGatewayOf(l, name):
+			ours = append(ours, l.Name)
+		case l.Master == br.Index:
 			return nil
 		}
 	}
-	return host.DeleteLink(name)
+	return host.DeleteLinks(append(ours, name))
 }

@@ -17,13 +17,9 @@ func (a *adding) links() error {
 	if err := a.ensureBridge(); err != nil {
 		return err
 	}
-	mac := a.conf.MAC
-	if mac == nil {
-		mac = podMAC(a.at, a.lease.Addresses)
-	}
 	err := a.host.AddVeth(netutil.Veth{
 		Name: a.lease.HostLink, MAC: hostMAC(a.at), MTU: a.lease.MTU,
-		Peer: a.env.ifName, PeerMAC: mac, PeerNS: a.ns,
+		Peer: a.env.ifName, PeerMAC: a.mac(), PeerNS: a.ns,
 	})
 	if err != nil {
 		return err
@@ -67,7 +63,10 @@ func (a *adding) ensureBridge() error {
 			return err
 		}
 	}
-	a.bridge = br
+	a.bridge, a.gate = br, br
+	if err := a.bridgeSettings(); err != nil {
+		return err
+	}
 	return a.ensureGateways()
 }
 
@@ -105,7 +104,7 @@ func (a *adding) ensureGateways() error {
 	if len(gateways) == 0 {
 		return nil
 	}
-	have, err := a.host.Addrs(a.bridge.Index)
+	have, err := a.host.Addrs(a.gate.Index)
 	if err != nil {
 		return err
 	}
@@ -130,9 +129,9 @@ func (a *adding) ensureGateway(gw netip.Prefix, have []netip.Prefix) error {
 		}
 		if !a.conf.ForceAddress {
 			return fmt.Errorf("bridge %q has address %s, the gateway %s does not fit beside it: remove it or set forceAddress",
-				a.conf.Bridge, old, gw)
+				a.gate.Name, old, gw)
 		}
-		if err := a.host.DeleteAddr(a.bridge.Index, old); err != nil {
+		if err := a.host.DeleteAddr(a.gate.Index, old); err != nil {
 			return err
 		}
 	}
@@ -140,12 +139,12 @@ func (a *adding) ensureGateway(gw netip.Prefix, have []netip.Prefix) error {
 		return nil
 	}
 	if gw.Addr().Is6() {
-		err := a.host.SetSysctls(netutil.Sysctl{Key: "ipv6/conf/" + a.conf.Bridge + "/disable_ipv6", Value: "0"})
+		err := a.host.SetSysctls(netutil.Sysctl{Key: "ipv6/conf/" + a.gate.Name + "/disable_ipv6", Value: "0"})
 		if err != nil {
 			return fmt.Errorf("use IPv6: %w", err)
 		}
 	}
-	return a.host.AddAddr(a.bridge.Index, gw)
+	return a.host.AddAddr(a.gate.Index, gw)
 }
 
 // conflicts: a bridge has IPv4 addresses of one network only, and IPv6 addresses that do not overlap.
@@ -181,7 +180,6 @@ func (a *adding) forward(gateways []netip.Prefix) error {
 func (a *adding) configurePod() error {
 	name := a.env.ifName
 	settings := []netutil.Sysctl{
-		{Key: "ipv6/conf/" + name + "/accept_dad", Value: "0", Optional: true},
 		{Key: "ipv6/conf/" + name + "/ndisc_notify", Value: "1", Optional: true},
 		{Key: "ipv4/conf/" + name + "/arp_notify", Value: "1"},
 	}
@@ -193,6 +191,7 @@ func (a *adding) configurePod() error {
 			break
 		}
 	}
+	settings = append(append(settings, a.dadSettings()...), a.guardSettings()...)
 	if err := a.pod.SetSysctls(settings...); err != nil {
 		return err
 	}
@@ -200,11 +199,14 @@ func (a *adding) configurePod() error {
 	if err != nil {
 		return err
 	}
+	if a.conf.LinkDown {
+		return nil
+	}
 	if err := a.pod.SetLink(link.Index, netutil.Change{Up: true}); err != nil {
 		return err
 	}
 	for _, g := range a.given {
-		if err := a.pod.AddAddr(link.Index, g.prefix()); err != nil {
+		if err := a.addPodAddr(link.Index, g.prefix()); err != nil {
 			return err
 		}
 	}
@@ -282,13 +284,13 @@ func (a *adding) activate() error {
 	if err != nil {
 		return err
 	}
-	if !hairpin(a.conf, a.lease) {
+	if a.plainPort() {
 		return a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index, Up: true})
 	}
 	if err := a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index}); err != nil {
 		return err
 	}
-	if err := a.host.SetHairpin(link.Index); err != nil {
+	if err := a.portSettings(link.Index); err != nil {
 		return err
 	}
 	return a.host.SetLink(link.Index, netutil.Change{Up: true})

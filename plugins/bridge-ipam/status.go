@@ -39,6 +39,14 @@ func (p *plugin) status() error {
 			return notAvailable(err)
 		}
 	}
+	if conf.CheckMAC || conf.CheckAddrs {
+		if err := checkStatusGuard(lease.New(conf.DataDir, conf.Name, p.bootID), conf.Name); err != nil {
+			return notAvailable(err)
+		}
+	}
+	if err := statusVLANs(host, conf); err != nil {
+		return notAvailable(err)
+	}
 	if br, err := host.Link(conf.Bridge); err == nil && br.Kind != "bridge" {
 		return notAvailable(fmt.Errorf("bridge %q: a link of this name exists and is a %s", conf.Bridge, br.Kind))
 	}

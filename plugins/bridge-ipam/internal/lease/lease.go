@@ -45,6 +45,7 @@ type Lease struct {
 	Ingress    Limit        `json:"ingress,omitzero"`
 	Egress     Limit        `json:"egress,omitzero"`
 	HostPorts  *HostPorts   `json:"hostPorts,omitempty"`
+	Guard      *Guard       `json:"guard,omitempty"`
 	BootID     string       `json:"bootID"`
 	Time       time.Time    `json:"time"`
 }
@@ -53,6 +54,13 @@ type Lease struct {
 type Limit struct {
 	Rate  uint64 `json:"rate"`
 	Burst uint64 `json:"burst"`
+}
+
+// Guard is what an attachment's frames are checked for.
+type Guard struct {
+	MAC        string `json:"mac"`
+	CheckMAC   bool   `json:"checkMAC"`
+	CheckAddrs bool   `json:"checkAddresses"`
 }
 
 // Store is the lease directory of one network.

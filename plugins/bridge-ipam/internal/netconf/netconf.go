@@ -52,6 +52,13 @@ type Config struct {
 	HostPorts HostPorts
 	Warnings  []string // keys that are accepted and change nothing
 
+	CheckMAC, CheckAddrs bool // drop what the pod sends under another MAC or address than its own
+	PromiscMode          bool // of the bridge
+	PortIsolation        bool // no frames between isolated ports
+	EnableDAD            bool // duplicate address detection inside the pod
+	LinkDown             bool // the container's interface stays down
+	VLANs                VLANs
+
 	PrevResult *types100.Result // nil when there is none
 }
 

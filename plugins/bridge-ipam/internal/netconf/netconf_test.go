@@ -114,13 +114,22 @@ func TestRefused(t *testing.T) {
 		{conf(`"mtu":1279,"ipam":{"subnet":"fd00::/64"}`), 7, "mtu 1279: want 0 (automatic) or 1280"},
 		{conf(`"ipMasqBackend":"pf"`), 7, `ipMasqBackend "pf"`},
 
-		{conf(`"vlan":7`), 2, "vlan 7: not supported"},
-		{conf(`"vlanTrunk":[{"id":3}]`), 2, "vlanTrunk of 1 entries"},
-		{conf(`"macspoofchk":true`), 2, "macspoofchk true"},
-		{conf(`"promiscMode":true`), 2, "promiscMode true"},
-		{conf(`"enabledad":true`), 2, "enabledad true"},
-		{conf(`"disableContainerInterface":true`), 2, "disableContainerInterface true"},
-		{conf(`"portIsolation":true`), 2, "portIsolation true"},
+		{conf(`"groupFwdMask":8`), 2, "groupFwdMask 8: not supported"},
+		{conf(`"vlan":-1`), 7, "vlan -1: want 0 (none) to 4094"},
+		{conf(`"vlan":4095`), 7, "vlan 4095"},
+		{conf(`"vlan":4094,"isGateway":true,"bridge":"bridge-long"`), 7, `bridge "bridge-long": too long`},
+		{conf(`"vlanTrunk":[{"id":3},{}]`), 7, "vlanTrunk[1]: want either id or both"},
+		{conf(`"vlanTrunk":[{"id":3,"minID":4}]`), 7, "vlanTrunk[0]: want either"},
+		{conf(`"vlanTrunk":[{"minID":4}]`), 7, "vlanTrunk[0]: want either"},
+		{conf(`"vlanTrunk":[{"id":0}]`), 7, "vlanTrunk[0].id 0"},
+		{conf(`"vlanTrunk":[{"minID":5,"maxID":4}]`), 7, "vlanTrunk[0].minID and maxID 5 to 4"},
+		{conf(`"vlanTrunk":[{"minID":5,"maxID":4095}]`), 7, "vlanTrunk[0].minID and maxID 5 to 4095"},
+		{conf(`"vlanTrunk":{"id":3}`), 6, "vlanTrunk: a JSON object does not fit, want a list"},
+		{conf(`"promiscMode":true,"hairpinMode":true`), 7, "promiscMode true: excludes hairpinMode true"},
+		{ranged(`"disableContainerInterface":true`), 7, "disableContainerInterface true: excludes ipam"},
+		{conf(`"ipspoofchk":true`), 7, "ipspoofchk true: needs ipam"},
+		{ranged(`"ipspoofchk":true,"vlanTrunk":[{"id":3}]`), 7, "ipspoofchk true: needs ipam and excludes vlanTrunk"},
+		{conf(`"ipspoofchk":1`), 6, "ipspoofchk: a JSON number does not fit, want true or false"},
 		{conf(`"mode":"routed"`), 2, "mode routed"},
 		{conf(`"ipam":{"type":"dhcp"}`), 2, `ipam.type "dhcp"`},
 		{ranged(`"runtimeConfig":{"bandwidth":{"ingressRate":1}}`), 7, "runtimeConfig.bandwidth.ingressRate 1"},
@@ -202,8 +211,8 @@ func TestPortMappings(t *testing.T) {
 }
 
 func TestAllFaultsAtOnce(t *testing.T) {
-	_, err := Parse([]byte(conf(`"mtu":1,"vlan":5,"ipam":{"ranges":[[{"subnet":"x"}]]}`)), "")
-	for _, want := range []string{"mtu 1", "vlan 5", `subnet "x"`} {
+	_, err := Parse([]byte(conf(`"mtu":1,"vlan":5000,"ipam":{"ranges":[[{"subnet":"x"}]]}`)), "")
+	for _, want := range []string{"mtu 1", "vlan 5000", `subnet "x"`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %s is missing", err, want)
 		}

@@ -90,6 +90,7 @@ func Parse(data []byte, cniArgs string) (*Config, error) {
 	p.mtu(c)
 	p.bandwidth(c)
 	c.HostPorts = p.hostPorts()
+	p.layer2(c)
 	c.Warnings = p.warnings
 	if err := p.err(); err != nil {
 		return nil, err
@@ -107,13 +108,6 @@ func (p *parser) refuseUnbuilt() {
 		value any
 	}{
 		{r.Mode != "" && r.Mode != "bridge", "mode", r.Mode},
-		{r.Vlan != 0, "vlan", r.Vlan},
-		{len(r.VlanTrunk) > 0, "vlanTrunk", fmt.Sprintf("of %d entries", len(r.VlanTrunk))},
-		{r.MacSpoofChk, "macspoofchk", true},
-		{r.PromiscMode, "promiscMode", true},
-		{r.EnableDad, "enabledad", true},
-		{r.DisableContainerInterface, "disableContainerInterface", true},
-		{r.PortIsolation, "portIsolation", true},
 	} {
 		if k.asked {
 			p.unsupported = append(p.unsupported, fmt.Sprintf("%s %v: not supported", k.key, k.value))

@@ -37,6 +37,7 @@ type raw struct {
 	rawIdentity
 	rawBandwidth
 	rawPortmap
+	rawLayer2
 	Type             string    `json:"type"`
 	Mode             string    `json:"mode"`
 	IsGateway        bool      `json:"isGateway"`
@@ -62,15 +63,6 @@ type raw struct {
 		Bandwidth    rawBandwidth     `json:"bandwidth"`
 	} `json:"runtimeConfig"`
 	PrevResult json.RawMessage `json:"prevResult"`
-
-	// Keys of the reference that are not built yet.
-	Vlan                      int               `json:"vlan"`
-	VlanTrunk                 []json.RawMessage `json:"vlanTrunk"`
-	MacSpoofChk               bool              `json:"macspoofchk"`
-	PromiscMode               bool              `json:"promiscMode"`
-	EnableDad                 bool              `json:"enabledad"`
-	DisableContainerInterface bool              `json:"disableContainerInterface"`
-	PortIsolation             bool              `json:"portIsolation"`
 }
 
 type rawIPAM struct {
@@ -107,7 +99,7 @@ func decode(data []byte, into any) error {
 func keyOf(e *json.UnmarshalTypeError) string {
 	parts := strings.Split(e.Field, ".")
 	parts = slices.DeleteFunc(parts, func(s string) bool {
-		return s == "" || s == "rawIdentity" || s == "rawPortmap" || s == "rawRange" || s == "rawBandwidth"
+		return s == "" || s == "rawIdentity" || s == "rawPortmap" || s == "rawRange" || s == "rawBandwidth" || s == "rawLayer2"
 	})
 	if len(parts) == 0 {
 		return "network configuration"
