@@ -36,6 +36,9 @@ func (p *plugin) add() (types.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if conf.AddressesOnly {
+		return p.addAddresses(conf)
+	}
 	ns, err := p.openNS()
 	if err != nil {
 		return nil, err
@@ -49,18 +52,22 @@ func (p *plugin) add() (types.Result, error) {
 	defer pod.Close()
 	a := &adding{
 		plugin: p, conf: conf, ns: ns, host: host, pod: pod, at: p.env.attachment(),
-		store: lease.New(conf.DataDir, conf.Name, p.bootID),
+		store: p.store(conf.Identity),
 	}
 	if err := a.clearTheWay(); err != nil {
 		return nil, err
 	}
-	if err := a.takeLease(); err != nil {
+	take, attach := a.takeLease, a.attach
+	if conf.Delegate != "" {
+		take, attach = a.noLease, a.attachDelegated
+	}
+	if err := take(); err != nil {
 		return nil, err
 	}
 	// Crash from here on: the lease names what is to be undone.
-	result, err := a.attach()
+	result, err := attach()
 	if err != nil {
-		t := teardown{plugin: p, store: a.store, host: host, network: conf.Name}
+		t := teardown{plugin: p, store: a.store, host: host, network: conf.Name, delegate: conf.Delegate}
 		if e := t.undo(a.at, false); e != nil {
 			err = fmt.Errorf("%w; undo: %w", err, e)
 		}
@@ -110,7 +117,7 @@ func (a *adding) clearTheWay() error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	finished := hasHost && host.Up && host.Master != 0
+	finished := hasHost && a.finished(host)
 	ours := hasHost && hasPod && host.Peer == pod.Index
 	switch {
 	case hasPod && (finished || !ours):
@@ -118,10 +125,26 @@ func (a *adding) clearTheWay() error {
 	case finished && a.livesElsewhere():
 		return fmt.Errorf("container %s is attached already as %s, in another namespace or under another name: DEL comes first",
 			a.env.containerID, a.env.ifName)
+	case hasHost && a.conf.Delegate != "": // it may have an address for the debris
+		return errors.Join(a.host.DeleteLink(host.Name), a.delegated("DEL", a.conf.Delegate))
 	case hasHost:
 		return a.host.DeleteLink(host.Name)
 	}
 	return nil
+}
+
+// finished says whether a host end belongs to an ADD that came to its end.
+func (a *adding) finished(host netutil.Link) bool {
+	switch {
+	case !host.Up:
+		return false
+	case a.conf.Delegate != "": // the link works before there is an address; the lease comes last
+		_, err := a.store.Find(a.at)
+		return !errdefs.IsNotFound(err)
+	case a.conf.Routed:
+		return a.isRouted(host)
+	}
+	return host.Master != 0
 }
 
 // livesElsewhere says whether the attachment's lease belongs to a namespace that lives.
@@ -136,12 +159,8 @@ func (a *adding) livesElsewhere() bool {
 
 // takeLease makes the addresses ours. An older lease of the attachment has lost its link by now.
 func (a *adding) takeLease() error {
-	mtu := a.conf.MTU
-	if mtu == 0 {
-		var err error
-		if mtu, err = a.host.UplinkMTU(); err != nil {
-			return err
-		}
+	if err := a.newLease(); err != nil {
+		return err
 	}
 	store, err := a.store.Lock()
 	if err != nil {
@@ -154,16 +173,7 @@ func (a *adding) takeLease() error {
 	if a.given, err = allocate(store, a.conf, a.host); err != nil {
 		return err
 	}
-	a.lease = lease.Lease{
-		Attachment: a.at, Network: a.conf.Name, NetNS: a.env.netns, NetNSInode: a.ns.Inode(),
-		HostLink: hostLink(a.at), MTU: mtu, Time: time.Now().UTC(),
-	}
-	for _, g := range a.given {
-		a.lease.Addresses = append(a.lease.Addresses, g.addr)
-	}
-	if a.conf.IPMasq && len(a.given) > 0 {
-		a.lease.Masquerade = a.masquerade().Chain()
-	}
+	a.fillLease()
 	if err := store.Commit(a.lease); err != nil {
 		return err
 	}
@@ -173,6 +183,35 @@ func (a *adding) takeLease() error {
 		}
 	}
 	return nil
+}
+
+// newLease is a lease without addresses.
+func (a *adding) newLease() error {
+	mtu := a.conf.MTU
+	if mtu == 0 {
+		var err error
+		if mtu, err = a.host.UplinkMTU(); err != nil {
+			return err
+		}
+	}
+	a.lease = lease.Lease{
+		Attachment: a.at, Network: a.conf.Name, NetNS: a.env.netns, NetNSInode: a.ns.Inode(),
+		HostLink: hostLink(a.at), MTU: mtu, Delegate: a.conf.Delegate, Time: time.Now().UTC(),
+	}
+	return nil
+}
+
+// fillLease adds the addresses that were given.
+func (a *adding) fillLease() {
+	for _, g := range a.given {
+		a.lease.Addresses = append(a.lease.Addresses, g.addr)
+	}
+	if a.conf.IPMasq && len(a.given) > 0 {
+		a.lease.Masquerade = a.masquerade().Chain()
+	}
+	if a.conf.Routed {
+		a.given = routedGiven(a.given)
+	}
 }
 
 func tryLater(err error) error {

@@ -32,9 +32,11 @@ func (p *plugin) gc() error {
 	for _, v := range conf.Valid {
 		valid[lease.Attachment{ContainerID: v.ContainerID, IfName: v.IfName}.Key()] = true
 	}
-	store := lease.New(conf.DataDir, conf.Name, p.bootID)
-	faults := []error{p.collect(store, host, conf.Name, valid)}
-	if len(valid) == 0 {
+	faults := []error{p.collect(p.store(conf.Identity), host, conf.Name, valid)}
+	if conf.Delegate != "" {
+		faults = append(faults, p.delegated("GC", conf.Delegate))
+	}
+	if len(valid) == 0 && !conf.Routed && !conf.AddressesOnly {
 		faults = append(faults, removeBridge(host, conf.Bridge))
 	}
 	return errors.Join(faults...)
@@ -64,8 +66,11 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 	if err == nil {
 		err = host.DeleteLinks(links)
 	}
-	if err != nil || store == nil {
-		return err // with a link that stays, its lease stays
+	if err != nil { // with a link that stays, its lease stays
+		return err
+	}
+	if store == nil {
+		return teardown{plugin: p, store: s, network: network}.forgotten()
 	}
 	if err := netutil.FlushUDP(addressesOf(stale)...); err != nil {
 		p.log.Warn("flush UDP flows", "error", err)
@@ -74,7 +79,7 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 	for _, e := range stale {
 		faults = append(faults, store.Drop(e.Record))
 	}
-	faults = append(faults, retainMasquerade(store, network), store.Sweep())
+	faults = append(faults, collectAdopted(store, valid), retainMasquerade(store, network), store.Sweep())
 	return errors.Join(faults...)
 }
 

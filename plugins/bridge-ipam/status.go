@@ -27,15 +27,23 @@ func (p *plugin) status() error {
 		return notAvailable(err)
 	}
 	defer host.Close()
-	if err := checkStore(lease.New(conf.DataDir, conf.Name, p.bootID), conf, host); err != nil {
+	if err := checkStore(p.store(conf.Identity), conf, host); err != nil {
 		return notAvailable(err)
+	}
+	if conf.AddressesOnly {
+		return nil
+	}
+	if conf.Delegate != "" {
+		if err := p.delegated("STATUS", conf.Delegate); err != nil {
+			return notAvailable(err)
+		}
 	}
 	if conf.IPMasq {
 		if err := masq.Usable(); err != nil {
 			return notAvailable(err)
 		}
 	}
-	if br, err := host.Link(conf.Bridge); err == nil && br.Kind != "bridge" {
+	if br, err := host.Link(conf.Bridge); !conf.Routed && err == nil && br.Kind != "bridge" {
 		return notAvailable(fmt.Errorf("bridge %q: a link of this name exists and is a %s", conf.Bridge, br.Kind))
 	}
 	return nil
