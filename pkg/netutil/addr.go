@@ -55,6 +55,16 @@ func (h *Handle) addAddr(index int, p netip.Prefix, flags6 int) error {
 	return nil
 }
 
+// AddOwnAddr gives a link an IPv4 address that the host answers for and never sends from. Being there already
+// is success.
+func (h *Handle) AddOwnAddr(index int, addr netip.Addr) error {
+	a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(addr, addr.BitLen())), Scope: unix.RT_SCOPE_HOST}
+	if err := presentOK(classify(h.lib.AddrAdd(byIndex(index), a))); err != nil {
+		return fmt.Errorf("add address %s to link number %d: %w", addr, index, err)
+	}
+	return nil
+}
+
 func broadcast(p netip.Prefix) net.IP {
 	b := p.Masked().Addr().As4()
 	for i := p.Bits(); i < 32; i++ {
@@ -119,6 +129,7 @@ type Route struct {
 	Priority int
 	Table    int
 	Scope    int
+	Link     int // HasRoute: index of the link; 0 is any
 }
 
 func (r Route) lib(index int) *netlink.Route {
@@ -166,7 +177,7 @@ func (h *Handle) DeleteLoopback6(index int) error {
 	return nil
 }
 
-// HasRoute says whether there is a route with this destination, gateway and table, through any link. The
+// HasRoute says whether there is a route with this destination, gateway and table. The
 // fields of r that are not zero must fit too; those that are, may be anything.
 func (h *Handle) HasRoute(r Route) (bool, error) {
 	family := netlink.FAMILY_V4
@@ -196,6 +207,7 @@ func (h *Handle) HasRoute(r Route) (bool, error) {
 func (r Route) metricsFit(have netlink.Route) bool {
 	fits := func(want, have int) bool { return want == 0 || want == have }
 	return fits(r.MTU, have.MTU) && fits(r.AdvMSS, have.AdvMSS) && fits(r.Priority, have.Priority) &&
+		fits(r.Link, have.LinkIndex) &&
 		(fits(r.Scope, int(have.Scope)) || r.Dst.Addr().Is6()) // IPv6 routes have no scope
 }
 

@@ -37,6 +37,9 @@ func (p *plugin) add() (types.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if conf.AddressesOnly {
+		return p.addAddresses(conf)
+	}
 	ns, err := p.openNS()
 	if err != nil {
 		return nil, err
@@ -50,16 +53,20 @@ func (p *plugin) add() (types.Result, error) {
 	defer pod.Close()
 	a := &adding{
 		plugin: p, conf: conf, ns: ns, host: host, pod: pod, at: p.env.attachment(),
-		store: lease.New(conf.DataDir, conf.Name, p.bootID),
+		store: p.store(conf.Identity),
 	}
 	if err := a.clearTheWay(); err != nil {
 		return nil, err
 	}
-	if err := a.takeLease(); err != nil {
+	take, attach := a.takeLease, a.attach
+	if conf.Delegate != "" {
+		take, attach = a.noLease, a.attachDelegated
+	}
+	if err := take(); err != nil {
 		return nil, err
 	}
 	// Crash from here on: the lease names what is to be undone.
-	result, err := a.attach()
+	result, err := attach()
 	if err != nil {
 		if e := a.teardown().undo(a.at, false); e != nil {
 			err = fmt.Errorf("%w; undo: %w", err, e)
@@ -110,7 +117,7 @@ func (a *adding) clearTheWay() error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	finished := hasHost && host.Up && host.Master != 0
+	finished := hasHost && a.finished(host)
 	ours := hasHost && hasPod && host.Peer == pod.Index
 	switch {
 	case hasPod && (finished || !ours):
@@ -120,8 +127,24 @@ func (a *adding) clearTheWay() error {
 			a.env.containerID, a.env.ifName)
 	case !hasHost: // its namespace may have ended without DEL, and taken the host end along
 		return a.host.DeleteLink(ifbLink(a.at))
+	case a.conf.Delegate != "": // it may have an address for the debris
+		return errors.Join(a.teardown().removeLinks(a.at, false), a.delegated("DEL", a.conf.Delegate))
 	}
-	return teardown{plugin: a.plugin, host: a.host}.removeLinks(a.at, false)
+	return a.teardown().removeLinks(a.at, false)
+}
+
+// finished says whether a host end belongs to an ADD that came to its end.
+func (a *adding) finished(host netutil.Link) bool {
+	switch {
+	case !host.Up:
+		return false
+	case a.conf.Delegate != "": // the link works before there is an address; the lease comes last
+		_, err := a.store.Find(a.at)
+		return !errdefs.IsNotFound(err)
+	case a.conf.Routed:
+		return a.isRouted(host)
+	}
+	return host.Master != 0
 }
 
 // livesElsewhere says whether the attachment's lease belongs to a namespace that lives.
@@ -135,17 +158,13 @@ func (a *adding) livesElsewhere() bool {
 }
 
 func (a *adding) teardown() teardown {
-	return teardown{plugin: a.plugin, store: a.store, host: a.host, network: a.conf.Name}
+	return teardown{plugin: a.plugin, store: a.store, host: a.host, network: a.conf.Name, delegate: a.conf.Delegate}
 }
 
 // takeLease makes the addresses ours. An older lease of the attachment has lost its link by now.
 func (a *adding) takeLease() error {
-	mtu := a.conf.MTU
-	if mtu == 0 {
-		var err error
-		if mtu, err = a.host.UplinkMTU(); err != nil {
-			return err
-		}
+	if err := a.newLease(); err != nil {
+		return err
 	}
 	store, err := a.store.Lock()
 	if err != nil {
@@ -158,21 +177,10 @@ func (a *adding) takeLease() error {
 	if a.given, err = allocate(store, a.conf, a.host); err != nil {
 		return err
 	}
-	a.lease = lease.Lease{
-		Attachment: a.at, Network: a.conf.Name, NetNS: a.env.netns, NetNSInode: a.ns.Inode(),
-		HostLink: hostLink(a.at), MTU: mtu, Time: time.Now().UTC(),
-		Ingress: lease.Limit(a.conf.Ingress), Egress: lease.Limit(a.conf.Egress),
-	}
-	for _, g := range a.given {
-		a.lease.Addresses = append(a.lease.Addresses, g.addr)
-	}
-	if a.conf.IPMasq && len(a.given) > 0 {
-		a.lease.Masquerade = a.masquerade().Chain()
-	}
+	a.addressLease()
 	if err := a.claimHostPorts(store); err != nil {
 		return err
 	}
-	a.lease.Guard = a.guardOfPort()
 	if err := store.Commit(a.lease); err != nil {
 		return err
 	}
@@ -182,6 +190,37 @@ func (a *adding) takeLease() error {
 		}
 	}
 	return nil
+}
+
+// newLease is a lease without addresses.
+func (a *adding) newLease() error {
+	mtu := a.conf.MTU
+	if mtu == 0 {
+		var err error
+		if mtu, err = a.host.UplinkMTU(); err != nil {
+			return err
+		}
+	}
+	a.lease = lease.Lease{
+		Attachment: a.at, Network: a.conf.Name, NetNS: a.env.netns, NetNSInode: a.ns.Inode(),
+		HostLink: hostLink(a.at), MTU: mtu, Delegate: a.conf.Delegate, Time: time.Now().UTC(),
+		Ingress: lease.Limit(a.conf.Ingress), Egress: lease.Limit(a.conf.Egress),
+	}
+	return nil
+}
+
+// addressLease adds the addresses that were given, and what follows from them.
+func (a *adding) addressLease() {
+	for _, g := range a.given {
+		a.lease.Addresses = append(a.lease.Addresses, g.addr)
+	}
+	if a.conf.IPMasq && len(a.given) > 0 {
+		a.lease.Masquerade = a.masquerade().Chain()
+	}
+	if a.conf.Routed {
+		a.given = routedGiven(a.given)
+	}
+	a.lease.Guard = a.guardOfPort()
 }
 
 func tryLater(err error) error {
@@ -200,8 +239,10 @@ func (a *adding) attach() (types.Result, error) {
 	if err = errors.Join(err, <-beside); err != nil {
 		return nil, err
 	}
-	if err := a.hostPorts(); err != nil {
-		return nil, err
+	if !a.conf.Routed { // else in the course of activate
+		if err := a.hostPorts(); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.activate(); err != nil {
 		return nil, err

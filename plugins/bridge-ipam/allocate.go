@@ -116,9 +116,16 @@ func namespaceGone(e lease.Entry) bool {
 	if e.Damaged != nil {
 		return true
 	}
-	inode, err := netutil.InodeAt(e.Lease.NetNS)
+	if e.Lease.HostLink == "" { // the link is another plugin's, and tells nothing
+		return e.Lease.NetNSInode != 0 && pinGone(e.Lease) && !netutil.HasProcess(e.Lease.NetNSInode)
+	}
+	return pinGone(e.Lease)
+}
+
+func pinGone(l lease.Lease) bool {
+	inode, err := netutil.InodeAt(l.NetNS)
 	if err != nil {
 		return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err)
 	}
-	return inode != e.Lease.NetNSInode
+	return inode != l.NetNSInode
 }

@@ -70,11 +70,8 @@ func TestCheckFindsChanges(t *testing.T) {
 		"bridge down":    {func(n *node, _ string, _ result) { ip(n.t, n.ns, "link", "set", "br0", "down") }, "br0"},
 		"gateway":        {func(n *node, _ string, _ result) { ip(n.t, n.ns, "addr", "del", "10.77.0.1/24", "dev", "br0") }, "gateway 10.77.0.1/24"},
 		"bridge removed": {func(n *node, _ string, _ result) { ip(n.t, n.ns, "link", "del", "br0") }, "find link br0"},
-		"masquerade": {func(n *node, _ string, _ result) {
-			_, chains, _ := n.left()
-			nettest.Output(n.t, n.ns, "nft", "flush", "set", "inet", "bridge-ipam", chains[0]+"-pods4")
-		}, "masquerade"},
-		"lease": {func(n *node, _ string, _ result) { ok(n.t, os.RemoveAll(n.data)) }, "lease of c eth0"},
+		"masquerade":     {func(n *node, _ string, _ result) { n.unmasquerade() }, "masquerade"},
+		"lease":          {func(n *node, _ string, _ result) { ok(n.t, os.RemoveAll(n.data)) }, "lease of c eth0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)

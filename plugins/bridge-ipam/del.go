@@ -24,7 +24,7 @@ func (p *plugin) del() error {
 		return err
 	}
 	defer host.Close()
-	t := teardown{plugin: p, host: host, network: conf.Name, store: lease.New(conf.DataDir, conf.Name, p.bootID)}
+	t := teardown{plugin: p, host: host, network: conf.Name, store: p.store(conf.Identity), delegate: conf.Delegate}
 	return t.undo(p.env.attachment(), conf.NetnsDestroyed)
 }
 
@@ -34,6 +34,8 @@ type teardown struct {
 	store   *lease.Store
 	host    *netutil.Handle
 	network string
+	// delegate is the plugin that gave the addresses; empty: this one.
+	delegate string
 }
 
 // undo lets go of all that an attachment has. With detachOnly its link is only cut off: the namespace's
@@ -43,6 +45,15 @@ func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
 	if err := t.removeLinks(at, detachOnly); err != nil {
 		return err
 	}
+	var faults []error
+	if t.delegate != "" {
+		faults = append(faults, t.delegated("DEL", t.delegate))
+	}
+	return errors.Join(append(faults, t.letGo(at))...)
+}
+
+// letGo gives up what an attachment holds beside its link.
+func (t teardown) letGo(at lease.Attachment) error {
 	if !t.store.Exists() {
 		return t.forgotten()
 	}
@@ -73,7 +84,7 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 	l, err := store.Find(at)
 	switch {
 	case errdefs.IsNotFound(err):
-		return t.tidy(store)
+		return errors.Join(t.releaseAdopted(store, at), t.tidy(store))
 	case errors.Is(err, errdefs.ErrDataLoss):
 		// Which addresses and chain it had cannot be known; the masquerade is made to fit what is left.
 		if err := store.Release(at); err != nil {

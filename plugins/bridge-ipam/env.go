@@ -27,7 +27,8 @@ type environment struct {
 	ifName      string
 	netns       string
 	args        string
-	sameNetns   bool // CNI_NETNS_OVERRIDE: the plugin's own namespace is fine
+	path        string // where other plugins are
+	sameNetns   bool   // CNI_NETNS_OVERRIDE: the plugin's own namespace is fine
 }
 
 func (e environment) attachment() lease.Attachment {
@@ -55,7 +56,7 @@ func readEnv(getenv func(string) string) (environment, error) {
 		return e, badEnv("%s: missing, %s needs them", strings.Join(missing, ", "), e.command)
 	}
 	e.containerID, e.ifName = getenv("CNI_CONTAINERID"), getenv("CNI_IFNAME")
-	e.netns, e.args = getenv("CNI_NETNS"), getenv("CNI_ARGS")
+	e.netns, e.args, e.path = getenv("CNI_NETNS"), getenv("CNI_ARGS"), getenv("CNI_PATH")
 	override := getenv("CNI_NETNS_OVERRIDE")
 	e.sameNetns = strings.EqualFold(override, "true") || override == "1"
 	var faults []string

@@ -33,12 +33,15 @@ func (p *plugin) gc() error {
 	for _, v := range conf.Valid {
 		valid[lease.Attachment{ContainerID: v.ContainerID, IfName: v.IfName}.Key()] = true
 	}
-	store := lease.New(conf.DataDir, conf.Name, p.bootID)
+	store := p.store(conf.Identity)
 	faults := []error{p.collect(store, host, conf.Name, valid)}
-	if full, err := netconf.Parse(p.config, ""); err == nil { // one that was broken later cannot restore
+	if full, err := netconf.Parse(p.config, ""); err == nil && !conf.AddressesOnly { // one that was broken later cannot restore
 		faults = append(faults, restore(full, host, store))
 	}
-	if len(valid) == 0 {
+	if conf.Delegate != "" {
+		faults = append(faults, p.delegated("GC", conf.Delegate))
+	}
+	if len(valid) == 0 && !conf.Routed && !conf.AddressesOnly {
 		faults = append(faults, removeBridge(host, conf.Bridge))
 	}
 	return errors.Join(faults...)
@@ -68,8 +71,11 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 	if err == nil {
 		err = host.DeleteLinks(links)
 	}
-	if err != nil || store == nil {
-		return err // with a link that stays, its lease stays
+	if err != nil { // with a link that stays, its lease stays
+		return err
+	}
+	if store == nil {
+		return teardown{plugin: p, store: s, network: network}.forgotten()
 	}
 	if err := netutil.FlushUDP(addressesOf(stale)...); err != nil {
 		p.log.Warn("flush UDP flows", "error", err)
@@ -78,7 +84,7 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 	for _, e := range stale {
 		faults = append(faults, hostport.Remove(host, e.Lease), store.Drop(e.Record))
 	}
-	faults = append(faults, retainMasquerade(store, network), retainHostPorts(host, store, network, portLinks(stale)),
+	faults = append(faults, collectAdopted(store, valid), retainMasquerade(store, network), retainHostPorts(host, store, network, portLinks(stale)),
 		restoreGuard(store, network), store.Sweep())
 	return errors.Join(faults...)
 }

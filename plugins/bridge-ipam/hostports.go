@@ -24,9 +24,12 @@ func (a *adding) claimHostPorts(store *lease.Locked) error {
 	for _, what := range a.conf.Warnings {
 		a.log.Warn(what)
 	}
-	loopback, err := hostport.Loopback(a.host)
-	if err != nil {
-		return err
+	loopback := a.conf.Routed // where no bridge is on the way
+	if !loopback {
+		var err error
+		if loopback, err = hostport.Loopback(a.host); err != nil {
+			return err
+		}
 	}
 	ports, ignored, err := hostPortsOf(a.conf.HostPorts, a.lease.Addresses, loopback)
 	if err != nil {
@@ -41,7 +44,9 @@ func (a *adding) claimHostPorts(store *lease.Locked) error {
 		}
 	}
 	if len(ports.Forwards) > 0 {
-		ports.Link = a.conf.Bridge
+		if ports.Link = a.conf.Bridge; a.conf.Routed {
+			ports.Link = a.lease.HostLink
+		}
 		a.lease.HostPorts = ports
 	}
 	return nil

@@ -14,8 +14,10 @@ import (
 // links makes the bridge ready and the pair with all that is inside the container. The host end stays
 // down and off the bridge.
 func (a *adding) links() error {
-	if err := a.ensureBridge(); err != nil {
-		return err
+	if !a.conf.Routed {
+		if err := a.ensureBridge(); err != nil {
+			return err
+		}
 	}
 	err := a.host.AddVeth(netutil.Veth{
 		Name: a.lease.HostLink, MAC: hostMAC(a.at), MTU: a.lease.MTU,
@@ -210,6 +212,11 @@ func (a *adding) configurePod() error {
 			return err
 		}
 	}
+	if a.conf.Routed {
+		if err := a.reachGateways(link.Index); err != nil {
+			return err
+		}
+	}
 	a.routes = routesOf(a.conf, a.given)
 	for _, r := range a.routes {
 		route, err := kernelRoute(r, a.defaultVia)
@@ -283,6 +290,9 @@ func (a *adding) activate() error {
 	link, err := a.host.Link(a.lease.HostLink)
 	if err != nil {
 		return err
+	}
+	if a.conf.Routed {
+		return a.route(link)
 	}
 	if a.plainPort() {
 		return a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index, Up: true})

@@ -28,6 +28,7 @@ type Identity struct {
 	Name       string
 	Bridge     string
 	DataDir    string // absolute; the network's leases are in a directory of its name below it
+	Roles
 }
 
 // Config is what ADD, CHECK and STATUS work by.

@@ -63,10 +63,10 @@ func (p *parser) err() error {
 // Parse reads a configuration. cniArgs is the value of CNI_ARGS.
 func Parse(data []byte, cniArgs string) (*Config, error) {
 	p := &parser{}
-	if err := decode(data, &p.raw); err != nil {
+	if err := p.decode(data); err != nil {
 		return nil, err
 	}
-	id, err := p.raw.identity(p.raw.IPAM.DataDir)
+	id, err := p.raw.identity(p.raw.IPAM.Type, p.raw.IPAM.DataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -81,12 +81,14 @@ func Parse(data []byte, cniArgs string) (*Config, error) {
 		ResolvConf: r.IPAM.ResolvConf, DNS: r.DNS,
 	}
 	p.pluginNames()
-	p.refuseUnbuilt()
 	p.masqBackend()
 	c.MAC = p.mac(args.mac)
-	c.Sets = p.sets(id.CNIVersion)
-	c.Requested = p.requested(args.ips, c.Sets)
-	c.Routes = p.routes()
+	if c.Delegate == "" { // else these keys are the other plugin's
+		c.Sets = p.sets(id.CNIVersion)
+		c.Requested = p.requested(args.ips, c.Sets)
+		c.Routes = p.routes()
+	}
+	p.routed(c)
 	p.mtu(c)
 	p.bandwidth(c)
 	c.HostPorts = p.hostPorts()
@@ -95,42 +97,10 @@ func Parse(data []byte, cniArgs string) (*Config, error) {
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	c.PrevResult, err = prevResult(id.CNIVersion, r.PrevResult)
+	if len(r.PrevResult) > 0 && string(r.PrevResult) != "null" {
+		c.PrevResult, err = ParseResult("prevResult", id.CNIVersion, r.PrevResult)
+	}
 	return c, err
-}
-
-// refuseUnbuilt names what is asked for and not built, rather than doing less than was asked.
-func (p *parser) refuseUnbuilt() {
-	r := &p.raw
-	for _, k := range []struct {
-		asked bool
-		key   string
-		value any
-	}{
-		{r.Mode != "" && r.Mode != "bridge", "mode", r.Mode},
-	} {
-		if k.asked {
-			p.unsupported = append(p.unsupported, fmt.Sprintf("%s %v: not supported", k.key, k.value))
-		}
-	}
-	switch r.IPAM.Type {
-	case "", "host-local", "bridge-ipam":
-	default:
-		if len(p.faults) > 0 {
-			return
-		}
-		p.unsupported = append(p.unsupported,
-			fmt.Sprintf("ipam.type %q: not supported, this plugin allocates addresses itself (\"host-local\")", r.IPAM.Type))
-	}
-}
-
-// pluginNames: a type is the name of a program, never a path (CVE-2021-20206).
-func (p *parser) pluginNames() {
-	for _, t := range []struct{ key, value string }{{"type", p.raw.Type}, {"ipam.type", p.raw.IPAM.Type}} {
-		if strings.ContainsRune(t.value, '/') || t.value == "." || t.value == ".." {
-			p.fault("%s %q: want the name of a plugin, without '/'", t.key, t.value)
-		}
-	}
 }
 
 // masqBackend accepts both of the reference's values, and does nftables for either.
@@ -350,22 +320,20 @@ func (p *parser) routes() []*types.Route {
 	return out
 }
 
-// prevResult converts the result of an earlier plugin, or of ADD, to the newest form.
-func prevResult(cniVersion string, data json.RawMessage) (*types100.Result, error) {
-	if len(data) == 0 || string(data) == "null" {
-		return nil, nil
-	}
+// ParseResult converts the result of another plugin, or of an earlier ADD, to the newest form. A result
+// that names no version has that of the configuration; what it is called in errors is up to the caller.
+func ParseResult(what, cniVersion string, data []byte) (*types100.Result, error) {
 	var generic map[string]any
 	if err := json.Unmarshal(data, &generic); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "prevResult: want an object", "")
+		return nil, types.NewError(types.ErrDecodingFailure, what+": want an object", "")
 	}
 	conf := types.NetConf{CNIVersion: cniVersion, RawPrevResult: generic}
 	if err := version.ParsePrevResult(&conf); err != nil {
-		return nil, fault("prevResult: " + err.Error())
+		return nil, fault(what + ": " + err.Error())
 	}
 	res, err := types100.NewResultFromResult(conf.PrevResult)
 	if err != nil {
-		return nil, fault("prevResult: " + err.Error())
+		return nil, fault(what + ": " + err.Error())
 	}
 	return res, nil
 }

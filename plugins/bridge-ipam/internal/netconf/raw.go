@@ -20,11 +20,14 @@ type rawIdentity struct {
 	CNIVersion string `json:"cniVersion"`
 	Name       string `json:"name"`
 	Bridge     string `json:"bridge"`
+	Type       string `json:"type"`
+	Mode       string `json:"mode"`
 }
 
 type rawTeardown struct {
 	rawIdentity
 	IPAM struct {
+		Type    string `json:"type"`
 		DataDir string `json:"dataDir"`
 	} `json:"ipam"`
 	RuntimeConfig struct {
@@ -38,8 +41,6 @@ type raw struct {
 	rawBandwidth
 	rawPortmap
 	rawLayer2
-	Type             string    `json:"type"`
-	Mode             string    `json:"mode"`
 	IsGateway        bool      `json:"isGateway"`
 	IsDefaultGateway bool      `json:"isDefaultGateway"`
 	ForceAddress     bool      `json:"forceAddress"`
@@ -123,8 +124,8 @@ func wanted(e *json.UnmarshalTypeError) string {
 }
 
 // identity validates what every operation needs.
-func (r rawIdentity) identity(dataDir string) (Identity, error) {
-	id := Identity{CNIVersion: r.CNIVersion, Name: r.Name, Bridge: r.Bridge, DataDir: dataDir}
+func (r rawIdentity) identity(ipamType, dataDir string) (Identity, error) {
+	id := Identity{CNIVersion: r.CNIVersion, Name: r.Name, Bridge: r.Bridge, DataDir: dataDir, Roles: r.roles(ipamType, dataDir)}
 	if id.Name == "" {
 		return id, fault("name: missing, give the network a name")
 	}
@@ -134,7 +135,7 @@ func (r rawIdentity) identity(dataDir string) (Identity, error) {
 	if len(id.Name) > maxName {
 		return id, fault(fmt.Sprintf("name: %d bytes long, at most %d are possible", len(id.Name), maxName))
 	}
-	if id.Bridge == "" {
+	if id.Bridge == "" || id.AddressesOnly {
 		id.Bridge = DefaultBridge
 	}
 	if err := utils.ValidateInterfaceName(id.Bridge); err != nil || strings.ContainsRune(id.Bridge, 0) {
@@ -156,7 +157,7 @@ func ParseTeardown(data []byte) (*Teardown, error) {
 	if err := decode(data, &r); err != nil {
 		return nil, err
 	}
-	id, err := r.identity(r.IPAM.DataDir)
+	id, err := r.identity(r.IPAM.Type, r.IPAM.DataDir)
 	if err != nil {
 		return nil, err
 	}
