@@ -40,6 +40,8 @@ type Config struct {
 	CNI     CNIConfig     `toml:"cni" json:"cni"`
 	Image   ImageConfig   `toml:"image" json:"image"`
 	Monitor MonitorConfig `toml:"monitor" json:"monitor"`
+
+	Streaming StreamingConfig `toml:"streaming" json:"streaming"`
 }
 
 // Runtime is a further OCI runtime, which pods ask for by the name of its handler.
@@ -101,6 +103,7 @@ func Default() Config {
 		CNI: CNIConfig{
 			ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, IPPref: "ipv4", GC: true,
 		},
+		Streaming: StreamingConfig{Address: "127.0.0.1", IdleTimeout: Duration(4 * time.Hour)},
 		Image: ImageConfig{
 			RegistryConfigDir: "/etc/cri-shim/certs.d", MaxParallelDownloads: 3, ProgressTimeout: Duration(5 * time.Minute),
 		},
@@ -201,6 +204,7 @@ func (c Config) Validate() error {
 		v.bad("image.progress_timeout", time.Duration(c.Image.ProgressTimeout).String(), "0 (none) or more")
 	}
 	v.absoluteOrEmpty("monitor.path", c.Monitor.Path)
+	c.Streaming.validate(&v)
 	return errors.Join(v.faults...)
 }
 

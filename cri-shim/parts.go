@@ -24,6 +24,7 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/podns"
 	"github.com/podwright/podwright/cri-shim/internal/rootfs"
 	"github.com/podwright/podwright/cri-shim/internal/store"
+	"github.com/podwright/podwright/cri-shim/internal/stream"
 )
 
 // networkUsers is where all instances on a host tell each other which networks they use.
@@ -41,6 +42,7 @@ type parts struct {
 	images   *images
 	network  *podnet.Network
 	pods     *pod.Manager
+	streams  *stream.Server
 	server   *criserver.Server
 }
 
@@ -72,6 +74,9 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 	if p.pods, err = p.newManager(facts, layout); err != nil {
 		return nil, err
 	}
+	if p.streams, err = newStreams(p.config.Streaming, streamRuntime{p.monitor, p.pods}, o.Logger); err != nil {
+		return nil, err
+	}
 	p.server, err = p.newServer(ctx, o, facts, layout)
 	return p, err
 }
@@ -79,6 +84,9 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 // close ends what has no Run of its own. It may be called on half of the parts.
 func (p *parts) close() error {
 	var faults []error
+	if p.streams != nil {
+		faults = append(faults, p.streams.Close())
+	}
 	if p.images != nil {
 		faults = append(faults, p.images.close())
 	}
@@ -183,7 +191,7 @@ func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layo
 		})
 	}
 	return criserver.New(criserver.Deps{
-		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network,
+		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network, Streams: p.streams,
 		Healthy: p.health.last, Ready: p.pods.Recovered(),
 		Layout: layout, Handlers: handlers, SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
 		Config: struct {

@@ -31,6 +31,7 @@ type Deps struct {
 	View       ContainerView
 	Images     Images
 	Network    Network
+	Streams    Streams
 	// Healthy is nil while containers can be run; the error is shown in the node's status.
 	Healthy func() error
 	// Ready is closed when records and reality agree; until then every call is Unavailable.
@@ -58,7 +59,7 @@ type Server struct {
 
 // New checks the parts and starts nothing.
 func New(d Deps) (*Server, error) {
-	if d.Sandboxes == nil || d.Containers == nil || d.View == nil || d.Images == nil || d.Network == nil {
+	if d.Sandboxes == nil || d.Containers == nil || d.View == nil || d.Images == nil || d.Network == nil || d.Streams == nil {
 		return nil, fmt.Errorf("CRI server: a part is missing: %w", errdefs.ErrInvalidArgument)
 	}
 	if d.Healthy == nil || d.Ready == nil || d.Logger == nil || d.Version == "" {

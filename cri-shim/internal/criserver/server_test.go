@@ -86,9 +86,7 @@ func TestPrefixStandsFirst(t *testing.T) {
 
 func TestUnimplementedIsSaid(t *testing.T) {
 	w := started(t)
-	_, err := w.Attach(t.Context(), &runtime.AttachRequest{})
-	wantCode(t, err, codes.Unimplemented, "Attach")
-	_, err = w.UpdatePodSandboxResources(t.Context(), &runtime.UpdatePodSandboxResourcesRequest{})
+	_, err := w.UpdatePodSandboxResources(t.Context(), &runtime.UpdatePodSandboxResourcesRequest{})
 	wantCode(t, err, codes.Unimplemented, "UpdatePodSandboxResources")
 	events, err := w.GetContainerEvents(t.Context(), &runtime.GetEventsRequest{})
 	if err == nil {
