@@ -43,6 +43,8 @@ type Config struct {
 	Image   ImageConfig   `toml:"image" json:"image"`
 	Stats   StatsConfig   `toml:"stats" json:"stats"`
 	Monitor MonitorConfig `toml:"monitor" json:"monitor"`
+
+	Streaming StreamingConfig `toml:"streaming" json:"streaming"`
 }
 
 // Runtime is a further OCI runtime, which pods ask for by the name of its handler.
@@ -110,6 +112,7 @@ func Default() Config {
 		CNI: CNIConfig{
 			ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, IPPref: "ipv4", GC: true,
 		},
+		Streaming: StreamingConfig{Address: "127.0.0.1", IdleTimeout: Duration(4 * time.Hour)},
 		Image: ImageConfig{
 			RegistryConfigDir: "/etc/cri-shim/certs.d", MaxParallelDownloads: 3, ProgressTimeout: Duration(5 * time.Minute),
 		},
@@ -217,6 +220,7 @@ func (c Config) Validate() error {
 		v.bad("stats.interval", i.String(), "1s to 1h")
 	}
 	v.absoluteOrEmpty("monitor.path", c.Monitor.Path)
+	c.Streaming.validate(&v)
 	return errors.Join(v.faults...)
 }
 

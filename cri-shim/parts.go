@@ -27,6 +27,7 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/rootfs"
 	"github.com/podwright/podwright/cri-shim/internal/stats"
 	"github.com/podwright/podwright/cri-shim/internal/store"
+	"github.com/podwright/podwright/cri-shim/internal/stream"
 )
 
 // networkUsers is where all instances on a host tell each other which networks they use.
@@ -45,6 +46,7 @@ type parts struct {
 	network  *podnet.Network
 	pods     *pod.Manager
 	stats    *stats.Collector
+	streams  *stream.Server
 	server   *criserver.Server
 }
 
@@ -79,6 +81,9 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 	if p.stats, err = p.newStats(layout); err != nil {
 		return nil, err
 	}
+	if p.streams, err = newStreams(p.config.Streaming, streamRuntime{p.monitor, p.pods}, o.Logger); err != nil {
+		return nil, err
+	}
 	p.server, err = p.newServer(ctx, o, facts, layout)
 	return p, err
 }
@@ -86,6 +91,9 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 // close ends what has no Run of its own. It may be called on half of the parts.
 func (p *parts) close() error {
 	var faults []error
+	if p.streams != nil {
+		faults = append(faults, p.streams.Close())
+	}
 	if p.images != nil {
 		faults = append(faults, p.images.close())
 	}
@@ -216,7 +224,7 @@ func (p *parts) handlers(ctx context.Context, f hostinfo.Facts, layout paths.Lay
 
 func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
 	return criserver.New(criserver.Deps{
-		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network,
+		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network, Streams: p.streams,
 		Resources: p.pods, Stats: p.stats, Events: p.pods,
 		Healthy: p.health.last, Ready: p.pods.Recovered(),
 		Layout: layout, Handlers: p.handlers(ctx, f, layout), SystemdCgroup: p.cgroups.Systemd, Version: o.Version,

@@ -65,6 +65,7 @@ func (p *parts) run(ctx context.Context, l net.Listener, ready func()) error {
 		defer stop()
 		return p.server.Serve(serving, l)
 	})
+	g.Go(func() error { return p.streams.Run(serving) })
 	g.Go(func() error { return p.pods.Run(working) })
 	g.Go(func() error { return p.network.Run(working) })
 	g.Go(func() error { return p.health.run(working) })

@@ -188,6 +188,7 @@ var (
 
 // world is a server on a real socket, with a client.
 type world struct {
+	streams fakeStreams
 	runtime.RuntimeServiceClient
 	conn    *grpc.ClientConn
 	images  runtime.ImageServiceClient
@@ -228,7 +229,7 @@ func newWorld(t *testing.T, change ...func(*Deps)) *world {
 		log: &lockedBuffer{}, dir: t.TempDir(),
 	}
 	d := Deps{
-		Sandboxes: w.pods, Containers: w.pods, View: w.pods, Images: w.store, Network: w.network,
+		Sandboxes: w.pods, Containers: w.pods, View: w.pods, Images: w.store, Network: w.network, Streams: &w.streams,
 		Resources: w.pods, Stats: w.stats, Events: w.events,
 		Healthy: func() error { return w.healthy }, Ready: w.ready,
 		Layout:   paths.Layout{Root: filepath.Join(w.dir, "root"), State: filepath.Join(w.dir, "state")},

@@ -35,6 +35,7 @@ type Deps struct {
 	Resources  Resources
 	Stats      Stats
 	Events     Events
+	Streams    Streams
 	// Healthy is nil while containers can be run; the error is shown in the node's status.
 	Healthy func() error
 	// Ready is closed when records and reality agree; until then every call is Unavailable.
@@ -65,7 +66,7 @@ type Server struct {
 
 // New checks the parts and starts nothing.
 func New(d Deps) (*Server, error) {
-	if d.Sandboxes == nil || d.Containers == nil || d.View == nil || d.Images == nil || d.Network == nil {
+	if d.Sandboxes == nil || d.Containers == nil || d.View == nil || d.Images == nil || d.Network == nil || d.Streams == nil {
 		return nil, fmt.Errorf("CRI server: a part is missing: %w", errdefs.ErrInvalidArgument)
 	}
 	if d.Resources == nil || d.Stats == nil || d.Events == nil {

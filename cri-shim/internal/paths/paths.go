@@ -70,6 +70,9 @@ func (l Layout) Monitor() string { return filepath.Join(l.State, "monitor") }
 // MonitorSocket is where cri-monitor listens.
 func (l Layout) MonitorSocket() string { return filepath.Join(l.Monitor(), "monitor.sock") }
 
+// SessionSocket is where cri-monitor hands out streams.
+func (l Layout) SessionSocket() string { return filepath.Join(l.Monitor(), "streams.sock") }
+
 // RuncRoot is the state directory given to the OCI runtime.
 func (l Layout) RuncRoot() string { return filepath.Join(l.State, "runc") }
 
