@@ -80,6 +80,15 @@ fuzz: ## each fuzz target for FUZZTIME (60s)
 bench: build tools ## Go benchmarks of the parts, and pod starts by the built binaries (as root)
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
 
+.PHONY: bench-cni
+bench-cni: build tools ## bridge-ipam beside the reference plugins: ADD, DEL, load, what packets see (as root)
+	@$(GO) build -o $(CACHE)/ ./test/bench/cni
+	@$(CACHE)/cni -bin bin -tools $(TOOLS)
+
+.PHONY: stress
+stress: build tools ## the CNI plugin under load and kill -9, for some minutes (as root)
+	PODWRIGHT_STRESS=long CI=true $(GO) test -count=1 -v -timeout 15m -run 'TestStorm|TestKills' ./test/cni
+
 .PHONY: install
 install: build ## bin/ to PREFIX/bin (/usr/local/bin), bridge-ipam to CNIDIR (/opt/cni/bin)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(CNIDIR)
