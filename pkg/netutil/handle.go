@@ -40,6 +40,8 @@ func open(ns *NS) (*Handle, error) {
 		lib.Close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	// With strict checks a dump of addresses is of one link, and not of all of them (since Linux 4.20).
+	_ = unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	raw := map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: sock}}
 	return &Handle{ns: ns, lib: lib, raw: raw}, nil
 }

@@ -2,6 +2,9 @@ package cni
 
 // built says which features of the reference plugins bridge-ipam has. Scenarios of the others expect that it refuses
 // them with code 2.
+// merged says that host ports, bandwidth and the roles of ports are built.
+const merged = false
+
 var built = map[string]bool{
 	"portmap": false, "bandwidth": false, "vlan": false, "macspoofchk": false, "promiscMode": false,
 	"portIsolation": false, "enabledad": false, "disableContainerInterface": false, "foreign ipam": false,
