@@ -80,6 +80,12 @@ fuzz: ## each fuzz target for FUZZTIME (60s)
 bench: build tools ## Go benchmarks of the parts, and pod starts by the built binaries (as root)
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
 
+.PHONY: install
+install: build ## bin/ to PREFIX/bin (/usr/local/bin), bridge-ipam to CNIDIR (/opt/cni/bin)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(CNIDIR)
+	install -m 0755 bin/cri-shim bin/cri-monitor $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 bin/bridge-ipam $(DESTDIR)$(CNIDIR)/
+
 .PHONY: bench-cni
 bench-cni: build tools ## bridge-ipam beside the reference plugins: ADD, DEL, load, what packets see (as root)
 	@$(GO) build -o $(CACHE)/ ./test/bench/cni
@@ -88,12 +94,6 @@ bench-cni: build tools ## bridge-ipam beside the reference plugins: ADD, DEL, lo
 .PHONY: stress
 stress: build tools ## the CNI plugin under load and kill -9, for some minutes (as root)
 	PODWRIGHT_STRESS=long CI=true $(GO) test -count=1 -v -timeout 15m -run 'TestStorm|TestKills' ./test/cni
-
-.PHONY: install
-install: build ## bin/ to PREFIX/bin (/usr/local/bin), bridge-ipam to CNIDIR (/opt/cni/bin)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(CNIDIR)
-	install -m 0755 bin/cri-shim bin/cri-monitor $(DESTDIR)$(PREFIX)/bin/
-	install -m 0755 bin/bridge-ipam $(DESTDIR)$(CNIDIR)/
 
 .PHONY: clean
 clean: ## remove bin and .cache

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -24,8 +25,8 @@ const (
 // a datagram never says that a flow is over, so an old translation would hold for a new owner. Where
 // connection tracking is not loaded there is nothing to do.
 func FlushUDP(addrs ...netip.Addr) error {
-	count, err := readSysctl("netfilter/nf_conntrack_count")
-	if errors.Is(err, os.ErrNotExist) || count == "0" {
+	count, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	if errors.Is(err, os.ErrNotExist) || strings.TrimSpace(string(count)) == "0" {
 		return nil
 	}
 	var faults []error
