@@ -115,6 +115,15 @@ install: build ## bin/ to PREFIX/bin (/usr/local/bin), bridge-ipam to CNIDIR (/o
 	install -m 0755 bin/cri-shim bin/cri-monitor $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 bin/bridge-ipam $(DESTDIR)$(CNIDIR)/
 
+.PHONY: bench-cni
+bench-cni: build tools ## bridge-ipam beside the reference plugins: ADD, DEL, load, what packets see (as root)
+	@$(GO) build -o $(CACHE)/ ./test/bench/cni
+	@$(CACHE)/cni -bin bin -tools $(TOOLS)
+
+.PHONY: stress
+stress: build tools ## the CNI plugin under load and kill -9, for some minutes (as root)
+	PODWRIGHT_STRESS=long CI=true $(GO) test -count=1 -v -timeout 15m -run 'TestStorm|TestKills' ./test/cni
+
 .PHONY: clean
 clean: ## remove bin and .cache
 	rm -rf bin $(CACHE)

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,13 +85,19 @@ func (h *Handle) DeleteAddr(index int, p netip.Prefix) error {
 
 // Addrs lists the addresses of a link, link-local ones included.
 func (h *Handle) Addrs(index int) ([]netip.Prefix, error) {
-	list, err := h.lib.AddrList(byIndex(index), netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses of link number %d: %w", index, classify(err))
+	msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+	msg.Index = uint32(index)
+	answers, err := h.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, msg)
+	if err = absentOK(err); err != nil {
+		return nil, fmt.Errorf("list addresses of link number %d: %w", index, err)
 	}
 	var out []netip.Prefix
-	for _, a := range list {
-		if p, ok := prefixOf(a.IPNet); ok {
+	for _, a := range answers {
+		p, on, err := parseAddr(a)
+		if err != nil {
+			return nil, fmt.Errorf("list addresses of link number %d: %w", index, err)
+		}
+		if on == index { // where the kernel does not choose (see open) it shows those of all links
 			out = append(out, p)
 		}
 	}

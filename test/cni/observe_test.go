@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/podwright/podwright/test/cni/lab"
 )
@@ -66,6 +68,7 @@ func (r *run) names(i int) {
 			if h.Index == p.LinkIndex && h.Info.Kind == "veth" {
 				r.word(h.Name, fmt.Sprintf("HOST%d", i))
 				r.word(h.MAC, fmt.Sprintf("HOSTMAC%d", i))
+				r.shaperOf(i, h.Name)
 			}
 		}
 	}
@@ -76,15 +79,47 @@ func (r *run) names(i int) {
 	}
 }
 
+// shaperOf finds the link through which what a pod sends is shaped.
+func (r *run) shaperOf(i int, host string) {
+	r.t.Helper()
+	out, err := r.Run("tc", "filter", "show", "dev", host, "ingress")
+	r.must(err)
+	if found := redirect.FindStringSubmatch(out); found != nil {
+		r.word(found[1], fmt.Sprintf("SHAPER%d", i))
+	}
+}
+
+var redirect = regexp.MustCompile(`Redirect to device (\S+)\)`)
+
 // state notes what the kernel has on the node and in the pods.
 func (r *run) state() {
 	r.t.Helper()
+	r.waitForCarrier()
 	for i, pod := range r.pods {
 		if r.at[i].Prev != nil {
 			r.namespace(fmt.Sprintf("pod%d", i), pod)
 		}
 	}
 	r.namespace("node", r.NS)
+}
+
+// waitForCarrier gives the kernel, which tells the other end of a link in its own time, a second.
+func (r *run) waitForCarrier() {
+	r.t.Helper()
+	for range 20 {
+		waiting := false
+		for _, pod := range r.pods {
+			links, err := linksOf(pod)
+			r.must(err)
+			for _, l := range links {
+				waiting = waiting || slices.Contains(l.Flags, "NO-CARRIER")
+			}
+		}
+		if !waiting {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 func (r *run) namespace(key string, ns *lab.NS) {

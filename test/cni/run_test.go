@@ -203,10 +203,15 @@ func (r *run) called(text string) string {
 		}
 		r.calls = strings.NewReplacer(pairs...)
 	}
-	return randomName.ReplaceAllString(r.calls.Replace(text), "VETH")
+	text = randomName.ReplaceAllString(r.calls.Replace(text), "VETH")
+	return qdiscNumber.ReplaceAllString(text, "qdisc $1")
 }
 
-var randomName = regexp.MustCompile(`veth[0-9a-f]{8,11}`)
+// What is random wherever it shows.
+var (
+	randomName  = regexp.MustCompile(`veth[0-9a-f]{8,11}`)
+	qdiscNumber = regexp.MustCompile(`qdisc (tbf|noqueue) [0-9a-f]+:`)
+)
 
 // word hides what is random, unless the scenario asks for it by name.
 func (r *run) word(value, as string) {

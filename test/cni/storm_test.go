@@ -32,8 +32,12 @@ func TestStorm(t *testing.T) {
 		came := time.Since(begin)
 		// A runtime that destroys the namespaces itself gets them deleted together; any other one by one.
 		begin = time.Now()
-		leave(t, n, c, live, round%3 != 0)
-		t.Logf("round %d: %d came within %s, and went within %s", round, storm, came, time.Since(begin))
+		promised := round%3 != 0
+		leave(t, n, c, live, promised)
+		t.Logf("round %d: %d came within %s and went within %s, with a promise: %t", round, storm, came, time.Since(begin), promised)
+		if promised {
+			endPods(t, n, live)
+		}
 		takeInventory(t, n).expect(t, "after DEL", nil)
 		if left, err := n.Run("nft", "list", "ruleset"); err != nil || left != "" {
 			t.Errorf("after DEL: nftables has %s (%v)", left, err)
@@ -92,9 +96,11 @@ func leave(t testing.TB, n *lab.Node, c lab.Chain, live map[string]attached, pro
 		a.Runtime = lab.Conf{promise: promised}
 		return n.Del(c, a)
 	}))
-	if !promised {
-		return
-	}
+}
+
+// endPods expects that all host ends are cut off, and that they go with their namespaces.
+func endPods(t testing.TB, n *lab.Node, live map[string]attached) {
+	t.Helper()
 	detached(t, n)
 	for _, a := range live {
 		a.ns.Close()
@@ -102,7 +108,7 @@ func leave(t testing.TB, n *lab.Node, c lab.Chain, live map[string]attached, pro
 	waitForNoLinks(t, n)
 }
 
-// detached expects that all host ends are cut off: the kernel deletes them with their namespaces.
+// detached expects that all host ends are down and on no bridge.
 func detached(t testing.TB, n *lab.Node) {
 	t.Helper()
 	links, err := linksOf(n.NS)
