@@ -92,27 +92,16 @@ func (p *Pinner) Pin(ctx context.Context, s pod.Sandbox) error {
 	if err := os.MkdirAll(p.layout.Namespaces(string(s.ID)), 0o711); err != nil {
 		return fmt.Errorf("make the namespace directory: %w", err)
 	}
-	if err := onDyingThread(func() error { return p.build(s, kinds) }); err != nil {
+	done := make(chan error, 1)
+	go func() {
+		// The thread is never unlocked: it dies with the goroutine and takes its namespaces along.
+		runtime.LockOSThread()
+		done <- p.build(s, kinds)
+	}()
+	if err := <-done; err != nil {
 		return errors.Join(err, p.Unpin(s.ID))
 	}
 	return ctx.Err()
-}
-
-// onDyingThread runs f on a thread that is never unlocked: it dies with its goroutine and takes its namespaces
-// along. The main thread never dies (the Go runtime parks it for ever), and would hold the namespaces of a pod
-// that was removed long ago: where f would run on it, it is kept busy while f runs elsewhere.
-func onDyingThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != os.Getpid() {
-			done <- f()
-			return
-		}
-		done <- onDyingThread(f)
-		runtime.UnlockOSThread()
-	}()
-	return <-done
 }
 
 // build runs on a thread of its own: unshare, fit out, pin.
