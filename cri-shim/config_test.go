@@ -90,6 +90,8 @@ func TestParseRefuses(t *testing.T) {
 		{"relative runtime", "runtime = \"bin/runc\"\n", "runtime"},
 		{"downloads", "[image]\nmax_parallel_downloads = 0\n", "1 to 64"},
 		{"no bin dirs", "[cni]\nbin_dirs = []\n", "bin_dirs"},
+		{"stats too often", "[stats]\ninterval = \"100ms\"\n", `stats.interval = "100ms": want 1s to 1h`},
+		{"stats too seldom", "[stats]\ninterval = \"2h\"\n", "stats.interval"},
 		{"ip_pref", "[cni]\nip_pref = \"cni\"\n", "ip_pref"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
