@@ -97,6 +97,8 @@ func TestParseRefuses(t *testing.T) {
 		{"half of TLS", "[streaming]\ntls_cert = \"/c\"\n", "streaming.tls_key"},
 		{"relative certificate", "[streaming]\ntls_cert = \"c\"\ntls_key = \"/k\"\n", "streaming.tls_cert"},
 		{"idle", "[streaming]\nidle_timeout = \"0s\"\n", "1s or more"},
+		{"stats too often", "[stats]\ninterval = \"100ms\"\n", `stats.interval = "100ms": want 1s to 1h`},
+		{"stats too seldom", "[stats]\ninterval = \"2h\"\n", "stats.interval"},
 		{"ip_pref", "[cni]\nip_pref = \"cni\"\n", "ip_pref"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
