@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, the demo and the tests need and this machine lacks; with the word
-# critest also what its second OCI runtime is built with. What is there already, in whatever version and from
+# runc also what the newest runc is built with. What is there already, in whatever version and from
 # wherever, is left alone.
 set -euo pipefail
 
@@ -25,7 +25,7 @@ if ! [ -x /bin/busybox ] || ! /bin/busybox --list >/dev/null 2>&1; then
 elif command -v ldd >/dev/null && ldd /bin/busybox >/dev/null 2>&1; then
 	missing+=(busybox-static)
 fi
-if [ "${1:-}" = critest ] && ! [ -e /usr/include/seccomp.h ]; then
+if [ "${1:-}" = runc ] && ! [ -e /usr/include/seccomp.h ]; then
 	missing+=(libseccomp-dev pkg-config)
 fi
 [ ${#missing[@]} -gt 0 ] || exit 0

@@ -94,10 +94,10 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, registry.Close()) }()
-	if err := startNode(n, o); err != nil {
+	s := &suite{node: n, options: o}
+	if s.runtimes, err = startNode(n, o); err != nil {
 		return err
 	}
-	s := &suite{node: n, options: o}
 	if s.binary, err = pin(o.programs.Tools+"/critest", n.Base+"/critest", digest); err != nil {
 		return err
 	}
@@ -120,17 +120,17 @@ func serve(n *node.Node, parts images.CRIParts) (*images.Registry, string, error
 	return r, digest, nil
 }
 
-// startNode starts the node with a second runtime handler.
-func startNode(n *node.Node, o options) error {
+// startNode starts the node with a second runtime handler, and returns the runtimes of both.
+func startNode(n *node.Node, o options) (map[string]string, error) {
 	path, version, err := findHandler(o)
 	if err != nil {
-		return fmt.Errorf("second handler: %w", err)
+		return nil, fmt.Errorf("second handler: %w", err)
 	}
 	fmt.Printf("runtime handler %q is %s\n", otherHandler, version)
 	if err := n.AddHandler(otherHandler, path); err != nil {
-		return err
+		return nil, err
 	}
-	return n.Start()
+	return map[string]string{"": "runc", otherHandler: path}, n.Start()
 }
 
 // findHandler prefers the newest runc, built beside critest, which can do what the distribution's cannot; then crun

@@ -56,26 +56,28 @@ func readReport(patterns ...string) ([]spec, error) {
 	return out, nil
 }
 
-// lack is a reason for which a spec may skip itself: what it says, and whether that is so.
+// lack is a reason for which a spec may skip itself: what it says, and whether that is so of this host and of the
+// OCI runtime, whose features (runtime-spec, features.md) are given.
 type lack struct {
-	says    string
-	missing func() bool
+	says string
+	true func(features string) bool
 }
 
-// hostLacks are the reasons that are accepted. Any other skip would be a gap that nobody sees, and fails the run.
-var hostLacks = []lack{
-	{"AppArmor", func() bool { return !enabled("/sys/module/apparmor/parameters/enabled") }},
-	{"apparmor", func() bool { return !enabled("/sys/module/apparmor/parameters/enabled") }},
-	{"SELinux", func() bool { _, err := os.Stat("/sys/fs/selinux/enforce"); return err != nil }},
-	{"runtime does not implement recursive readonly mounts", func() bool { return true }}, // the OCI runtime does not
-	{"no runtime handler found which supports user namespaces", func() bool { return true }},
-	{"ID mapping is not supported", func() bool { return true }},
-	{"number option was not set", func() bool { return true }}, // of a benchmark
+// lacks are the reasons that are accepted. Any other skip would be a gap that nobody sees, and fails the run.
+var lacks = []lack{
+	{"AppArmor is disabled", func(string) bool { return !enabled("/sys/module/apparmor/parameters/enabled") }},
+	{"SELinux is not enabled", func(string) bool { _, err := os.Stat("/sys/fs/selinux/enforce"); return err != nil }},
+	{"runtime does not implement recursive readonly mounts", func(f string) bool { return !strings.Contains(f, `"rro"`) }},
+	{"no runtime handler found which supports user namespaces", func(f string) bool { return !strings.Contains(f, `"idmap": {`) }},
 }
 
 func enabled(path string) bool {
 	data, err := os.ReadFile(path)
 	return err == nil && strings.HasPrefix(string(data), "Y")
+}
+
+func explained(s spec, features string) bool {
+	return slices.ContainsFunc(lacks, func(l lack) bool { return strings.Contains(s.Failure.Message, l.says) && l.true(features) })
 }
 
 // result is one run, by what came of each spec.
@@ -86,7 +88,8 @@ type result struct {
 	unexpected []spec // skipped for another reason
 }
 
-func judge(specs []spec) result {
+// judge sorts the specs of a run by the runtime of these features.
+func judge(specs []spec, features string) result {
 	var r result
 	for _, s := range specs {
 		switch {
@@ -98,7 +101,7 @@ func judge(specs []spec) result {
 			// left out by a filter
 		case s.State == "skipped":
 			r.skipped = append(r.skipped, s)
-			if !slices.ContainsFunc(hostLacks, func(l lack) bool { return strings.Contains(s.Failure.Message, l.says) && l.missing() }) {
+			if !explained(s, features) {
 				r.unexpected = append(r.unexpected, s)
 			}
 		default:

@@ -18,13 +18,14 @@ import (
 type lane struct {
 	name      string
 	args      []string
+	handler   string
 	benchmark bool
 }
 
 var allLanes = map[string]lane{
 	"serial":    {},
 	"parallel":  {args: []string{"-parallel=2"}},
-	"handler":   {args: []string{"-runtime-handler=" + otherHandler}},
+	"handler":   {args: []string{"-runtime-handler=" + otherHandler}, handler: otherHandler},
 	"websocket": {args: []string{"-websocket-exec", "-websocket-attach", "-websocket-portforward", "-ginkgo.focus=Streaming"}},
 	"benchmark": {args: []string{"-benchmark"}, benchmark: true},
 }
@@ -36,6 +37,14 @@ type suite struct {
 	node    *node.Node
 	options options
 	binary  string
+	// runtimes are the paths of the OCI runtimes by handler.
+	runtimes map[string]string
+}
+
+// features is what an OCI runtime says that it can; nothing, when it does not know the question.
+func features(runtime string) string {
+	out, _ := exec.Command(runtime, "features").Output()
+	return string(out)
 }
 
 // all runs every lane, also after one that failed.
@@ -68,7 +77,7 @@ func (s *suite) run(ctx context.Context, l lane) error {
 		tail, _ := os.ReadFile(filepath.Join(dir, "output"))
 		return fmt.Errorf("%w: %w\n%s", runErr, err, tail[max(0, len(tail)-4096):])
 	}
-	r := judge(specs)
+	r := judge(specs, features(s.runtimes[l.handler]))
 	r.print(os.Stdout, l.name, time.Since(begin))
 	if l.benchmark {
 		return errors.Join(runErr, showBenchmarks(os.Stdout, dir))

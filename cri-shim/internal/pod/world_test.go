@@ -32,10 +32,10 @@ type world struct {
 	procs      map[ID]*Process
 	attached   map[ID]bool
 	pinned     map[ID]bool
-	files      map[ID]bool // bundles and shared files by owner
-	images     map[ID]string
-	specs      map[ID]Resources // in config.json
-	limits     map[ID]string    // of running containers
+	files      map[ID]bool            // bundles and shared files by owner
+	images     map[ID]map[string]bool // by owner
+	specs      map[ID]Resources       // in config.json
+	limits     map[ID]string          // of running containers
 	signals    []string
 	watcher    func(ID, Exit)
 	deaf       bool // the process ignores its stop signal
@@ -47,7 +47,7 @@ func newWorld() *world {
 	return &world{
 		fail: map[string]error{}, block: map[string]chan struct{}{},
 		sandboxes: map[ID]Sandbox{}, containers: map[ID]Container{}, procs: map[ID]*Process{},
-		attached: map[ID]bool{}, pinned: map[ID]bool{}, files: map[ID]bool{}, images: map[ID]string{},
+		attached: map[ID]bool{}, pinned: map[ID]bool{}, files: map[ID]bool{}, images: map[ID]map[string]bool{},
 		specs: map[ID]Resources{}, limits: map[ID]string{}, nextPID: 100,
 	}
 }
@@ -167,7 +167,7 @@ func (w *world) Load() (ss []Sandbox, cs []Container, bad []error, err error) {
 	for _, c := range w.containers {
 		cs = append(cs, c)
 	}
-	w.images = map[ID]string{} // holds are in memory: a restart forgets them
+	w.images = map[ID]map[string]bool{} // holds are in memory: a restart forgets them
 	return ss, cs, nil, nil
 }
 
@@ -177,12 +177,23 @@ func (i worldImages) Acquire(ref string, owner ID) (Image, error) {
 	if ref == "missing" {
 		return Image{}, errdefs.ErrNotFound
 	}
-	i.w.set(func() { i.w.images[owner] = ref })
+	i.w.set(func() {
+		if i.w.images[owner] == nil {
+			i.w.images[owner] = map[string]bool{}
+		}
+		i.w.images[owner][ref] = true
+	})
 	return Image{ID: ref}, nil
 }
 
-func (i worldImages) Release(_ string, owner ID) error {
-	return i.w.effect("release image", func() error { delete(i.w.images, owner); return nil })
+func (i worldImages) Release(id string, owner ID) error {
+	return i.w.effect("release image", func() error {
+		delete(i.w.images[owner], id)
+		if len(i.w.images[owner]) == 0 {
+			delete(i.w.images, owner)
+		}
+		return nil
+	})
 }
 
 type worldNetwork struct{ w *world }

@@ -140,7 +140,7 @@ func (m *Maker) mountRoot(s pod.Sandbox, id pod.ID, layers []string) error {
 		path string
 		mode fs.FileMode
 	}{{rootfs, 0o711}, {upper, 0o755}, {work, 0o711}} {
-		if err := os.MkdirAll(filepath.Dir(dir.path), 0o711); err != nil {
+		if err := makePrivate(filepath.Dir(dir.path), s); err != nil {
 			return fmt.Errorf("make the root file system: %w", err)
 		}
 		if err := os.Mkdir(dir.path, dir.mode); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -158,6 +158,18 @@ func (m *Maker) mountRoot(s pod.Sandbox, id pod.ID, layers []string) error {
 		return fmt.Errorf("make the root file system: %w", err)
 	}
 	return mountMapped(rootfs, layers, upper, work, m.userns(s))
+}
+
+// makePrivate makes a directory on the way to files of a container, through which no other user of the host comes:
+// a setuid program of an image must not be theirs to run (CVE-2021-41103). A pod's root does, where it is another
+// than ours: it mounts what is below.
+func makePrivate(dir string, s pod.Sandbox) error {
+	mode := fs.FileMode(0o700)
+	_, gid := s.Root()
+	if gid != 0 {
+		mode = 0o710
+	}
+	return errors.Join(os.MkdirAll(dir, 0o711), os.Chown(dir, 0, gid), os.Chmod(dir, mode))
 }
 
 func writeSpec(dir string, spec *specs.Spec) error {
@@ -202,7 +214,7 @@ func (m *Maker) PrepareInit(_ context.Context, s pod.Sandbox) error {
 		return err
 	}
 	rootfs := m.opt.Layout.Rootfs(string(s.ID))
-	if err := os.MkdirAll(filepath.Join(rootfs, "proc"), 0o755); err != nil {
+	if err := errors.Join(makePrivate(filepath.Dir(rootfs), s), os.MkdirAll(filepath.Join(rootfs, "proc"), 0o755)); err != nil {
 		return fmt.Errorf("make the root of the init: %w", err)
 	}
 	uid, gid := s.Root()                         // makes the device nodes in dev
@@ -214,9 +226,6 @@ func (m *Maker) PrepareInit(_ context.Context, s pod.Sandbox) error {
 	}
 	if err := os.WriteFile(filepath.Join(rootfs, "pause"), binary, 0o755); err != nil {
 		return fmt.Errorf("write the init: %w", err)
-	}
-	if err := os.Chmod(filepath.Dir(rootfs), 0o711); err != nil {
-		return err
 	}
 	spec, err := bundle.InitSpec(s, m.opt.Facts, m.opt.Layout, m.opt.Cgroups)
 	if err != nil {
