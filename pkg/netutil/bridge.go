@@ -103,7 +103,7 @@ func (h *Handle) CanFilterVLANs(index int) error {
 	if err != nil {
 		return fmt.Errorf("find bridge number %d: %w", index, classify(err))
 	}
-	if br, ok := l.(*netlink.Bridge); ok && br.VlanFiltering == nil {
+	if br, ok := l.(*netlink.Bridge); ok && br.VlanDefaultPVID == nil {
 		return ErrNoVLANs
 	}
 	return nil

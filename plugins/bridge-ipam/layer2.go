@@ -103,7 +103,7 @@ func (c *checking) checkLayer2(bridge, port netutil.Link) {
 		}
 	}
 	for _, v := range have {
-		if !slices.Contains(want, v) {
+		if !slices.Contains(want, v) && !c.conf.VLANs.PreserveDefault {
 			c.fault("host link %s: VLAN %d was not there", port.Name, v.ID)
 		}
 	}
