@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -23,12 +24,17 @@ type Nft struct {
 
 // OpenNft opens a connection for one table, which need not exist.
 func OpenNft(table string) (*Nft, error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomForChanges))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", classify(err))
 	}
 	return &Nft{conn: conn, table: &nftables.Table{Name: table, Family: nftables.TableFamilyINet}}, nil
 }
+
+// maxChanges is the room for the changes of one transaction, in bytes: those of some ten thousand elements.
+const maxChanges = 8 << 20
+
+func roomForChanges(conn *mdlayher.Conn) error { return conn.SetWriteBuffer(maxChanges) }
 
 // Close drops what is queued.
 func (n *Nft) Close() error { return n.conn.CloseLasting() }

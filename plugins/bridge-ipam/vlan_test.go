@@ -91,7 +91,7 @@ func TestVLAN(t *testing.T) {
 		n.del(id, red)
 	}
 	n.del("c", blue)
-	n.clean("br0", gatewayPortOf(n, "br0.100"), "br0.100", gatewayPortOf(n, "br0.200"), "br0.200")
+	n.clean("br0", "br0.100", gatewayPortOf(n, "br0.100"), "br0.200", gatewayPortOf(n, "br0.200"))
 	n.quiet(gcOf(t, red))
 	n.clean()
 }
