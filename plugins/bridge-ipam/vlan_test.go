@@ -3,7 +3,6 @@ package bridgeipam_test
 import (
 	"errors"
 	"fmt"
-	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -108,15 +107,10 @@ func gatewayPortOf(n *node, name string) (port string) {
 	return port
 }
 
-func (n *node) bridge(args ...string) {
+// bridge runs bridge(8) on the node.
+func (n *node) bridge(args ...string) string {
 	n.t.Helper()
-	nettest.In(n.t, n.ns, func() error {
-		out, err := exec.Command("bridge", args...).CombinedOutput()
-		if err != nil {
-			err = fmt.Errorf("bridge %v: %w: %s", args, err, out)
-		}
-		return err
-	})
+	return n.tool("bridge", args...)
 }
 
 // TestVLANTrunk: a trunk's pod speaks with tags to pods of its VLANs, and without one in the native VLAN.
