@@ -71,7 +71,7 @@ func (h *Handle) SetIsolated(index int) error {
 
 // Isolated says whether a bridge port is isolated.
 func (h *Handle) Isolated(index int) (bool, error) {
-	p, err := h.lib.LinkGetProtinfo(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
+	p, err := h.lib.LinkGetProtinfo(byIndex(index))
 	if err != nil {
 		return false, fmt.Errorf("find bridge port number %d: %w", index, classify(err))
 	}
@@ -103,7 +103,7 @@ func (h *Handle) CanFilterVLANs(index int) error {
 	if err != nil {
 		return fmt.Errorf("find bridge number %d: %w", index, classify(err))
 	}
-	if br, ok := l.(*netlink.Bridge); ok && br.VlanFiltering == nil {
+	if br, ok := l.(*netlink.Bridge); ok && br.VlanDefaultPVID == nil {
 		return ErrNoVLANs
 	}
 	return nil

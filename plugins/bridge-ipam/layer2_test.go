@@ -1,9 +1,7 @@
 package bridgeipam_test
 
 import (
-	"fmt"
 	"net/netip"
-	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,13 +13,7 @@ import (
 // ip runs ip(8) on the node.
 func (n *node) ip(args ...string) {
 	n.t.Helper()
-	var out []byte
-	nettest.In(n.t, n.ns, func() (err error) {
-		if out, err = exec.Command("ip", args...).CombinedOutput(); err != nil {
-			err = fmt.Errorf("ip %v: %w: %s", args, err, out)
-		}
-		return err
-	})
+	n.tool("ip", args...)
 }
 
 // TestPortIsolation: isolated pods reach the node and not each other.

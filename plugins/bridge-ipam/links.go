@@ -193,7 +193,7 @@ func (a *adding) configurePod() error {
 			break
 		}
 	}
-	settings = append(append(settings, a.dadSettings()...), a.guardSettings()...)
+	settings = append(settings, a.podSettings()...)
 	if err := a.pod.SetSysctls(settings...); err != nil {
 		return err
 	}

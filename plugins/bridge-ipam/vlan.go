@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -13,7 +14,7 @@ import (
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
 )
 
-// defaultVLAN is the one that the kernel puts every new port into.
+// defaultVLAN is the one that the kernel puts every new port into, unless the bridge names another.
 const defaultVLAN = 1
 
 // vlansOf lists the VLANs of a port. The native one of a trunk that names none is the default VLAN, so that
@@ -38,13 +39,11 @@ func vlansOf(v netconf.VLANs) []netutil.VLAN {
 			add(id, false)
 		}
 	}
-	if v.PreserveDefault {
-		add(defaultVLAN, false)
-	}
 	return out
 }
 
-// joinVLANs makes a port a member of its VLANs and of no others.
+// joinVLANs makes a port a member of its VLANs. The kernel's default stays with PreserveDefault only: what is
+// sent to it leaves by the port without a tag, and what comes in without one is of the native VLAN.
 func joinVLANs(h *netutil.Handle, index int, v netconf.VLANs) error {
 	if !v.Used() {
 		return nil
@@ -53,12 +52,22 @@ func joinVLANs(h *netutil.Handle, index int, v netconf.VLANs) error {
 	if err := h.AddVLANs(index, want...); err != nil {
 		return err
 	}
-	for _, w := range want {
-		if w.ID == defaultVLAN {
-			return nil
+	if v.PreserveDefault {
+		return nil
+	}
+	have, err := h.VLANs(index)
+	if err != nil {
+		return err
+	}
+	for _, vlan := range have {
+		if slices.Contains(want, vlan) {
+			continue
+		}
+		if err := h.DeleteVLAN(index, vlan.ID); err != nil {
+			return err
 		}
 	}
-	return h.DeleteVLAN(index, defaultVLAN)
+	return nil
 }
 
 // bridgeVLANs makes the bridge look at VLANs, and finds the link for the gateway in the one that is asked for.

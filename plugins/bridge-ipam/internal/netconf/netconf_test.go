@@ -103,6 +103,7 @@ func TestRefused(t *testing.T) {
 
 		{conf(`"bridge":"a/b"`), 7, `bridge "a/b"`},
 		{conf(`"bridge":"0123456789abcdef"`), 7, `bridge "0123456789abcdef"`},
+		{conf(`"bridge":"br%d"`), 7, `bridge "br%d"`},
 		{conf(`"bridge":7`), 6, "bridge: a JSON number does not fit, want a string"},
 		{conf(`"isGateway":"yes"`), 6, "isGateway: a JSON string does not fit, want true or false"},
 		{conf(`"mtu":"9000"`), 6, "mtu: a JSON string does not fit, want a whole number"},

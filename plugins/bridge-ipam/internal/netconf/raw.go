@@ -138,8 +138,8 @@ func (r rawIdentity) identity(ipamType, dataDir string) (Identity, error) {
 	if id.Bridge == "" || id.AddressesOnly {
 		id.Bridge = DefaultBridge
 	}
-	if err := utils.ValidateInterfaceName(id.Bridge); err != nil || strings.ContainsRune(id.Bridge, 0) {
-		return id, fault(fmt.Sprintf("bridge %q: not a name of a network interface (at most 15 bytes, no '/', ':' or space)", id.Bridge))
+	if err := utils.ValidateInterfaceName(id.Bridge); err != nil || strings.ContainsAny(id.Bridge, "\x00%") { // the kernel numbers br%d
+		return id, fault(fmt.Sprintf("bridge %q: not a name of a network interface (at most 15 bytes, no '/', ':', '%%' or space)", id.Bridge))
 	}
 	if id.DataDir == "" {
 		id.DataDir = DefaultDataDir
