@@ -76,29 +76,43 @@ func flush(list []flows) error {
 		return nil
 	}
 	var faults []error
+	dump := map[uint8][]netlink.CustomConntrackFilter{}
 	for _, f := range list {
-		if err := f.flush(); err != nil {
+		done, err := f.flush()
+		if err != nil {
 			faults = append(faults, fmt.Errorf("flush flows of %s: %w", f, classify(err)))
+		}
+		if !done {
+			dump[f.family()] = append(dump[f.family()], f)
+		}
+	}
+	for family, filters := range dump {
+		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), filters...); err != nil {
+			faults = append(faults, fmt.Errorf("flush flows of %s: %w", filters, classify(err)))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-// flush has the kernel do the search (Linux 6.9 and later), and else searches a dump.
-func (f flows) flush() error {
+// flush has the kernel do the search, where it can: since Linux 6.9, and not for IPv6, where it takes all
+// addresses but the one asked for (ctnetlink_filter_match_tuple, as late as 6.18). Else a dump is searched.
+func (f flows) flush() (done bool, err error) {
+	if f.addr.Is6() {
+		return false, nil
+	}
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: f.family(), Version: nl.NFNETLINK_V0})
 	for _, attr := range f.filter() {
 		req.AddData(attr)
 	}
-	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	_, err = req.Execute(unix.NETLINK_NETFILTER, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return nil
+		return true, nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
-		_, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.family()), f)
+		return false, nil
 	}
-	return err
+	return true, err
 }
 
 func (f flows) family() uint8 {
@@ -108,14 +122,11 @@ func (f flows) family() uint8 {
 	return unix.AF_INET
 }
 
-// filter is one tuple to compare with and the fields of it that count.
+// filter is one tuple of IPv4 to compare with and the fields of it that count.
 func (f flows) filter() []*nl.RtAttr {
 	kind, flags := nl.CTA_IP_V4_SRC, uint32(ctaFilterIPSrc)
 	if f.port != 0 {
 		kind, flags = nl.CTA_IP_V4_DST, ctaFilterIPDst|ctaFilterDstPort
-	}
-	if f.addr.Is6() {
-		kind += nl.CTA_IP_V6_SRC - nl.CTA_IP_V4_SRC
 	}
 	tuple := nl.CTA_TUPLE_ORIG
 	if f.answers {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -297,4 +298,195 @@ func TestHostPortsComeBack(t *testing.T) {
 		}
 		n.quiet(check)
 	}
+}
+
+// TestLoopbackFromOutside: neither the LAN nor a pod gets at the node's 127.0.0.1 (CVE-2020-8558), nor do
+// they pass for it.
+func TestLoopbackFromOutside(t *testing.T) {
+	for _, calls := range []bool{false, true} {
+		n := newNode(t)
+		n.bridgeCalls(calls)
+		lan, pod, other := n.outside(1500), nettest.NewNS(t), nettest.NewNS(t)
+		n.add("c", pod, n.with(nil, mapping{8080, 80, "tcp", ""}, mapping{8080, 80, "udp", "127.0.0.1"}))
+		n.add("o", other, n.conf(nil))
+		serve(t, pod, "pod", 80)
+		serve(t, n.ns, "node", 7070)
+		reaches(t, n.ns, "udp", "127.0.0.1:7070", "node 127.0.0.1")
+		heard := listen(t, n.ns)
+		for from, via := range map[string]string{lan: "192.0.2.1", pod: "10.77.0.1", other: "10.77.0.1"} {
+			// An attacker who routes 127.0.0.0/8 to the node, and is not bothered by an address of his own in it.
+			nettest.Output(t, from, "sh", "-ec", `ip addr flush dev lo
+				for f in /proc/sys/net/ipv4/conf/*/route_localnet; do echo 1 > $f; done
+				for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done
+				ip route add 127.0.0.0/8 via `+via)
+			silent(t, from, "tcp", "127.0.0.1:7070")
+			silent(t, from, "udp", "127.0.0.1:7070")
+			silent(t, from, "udp", "127.0.0.1:8080")
+			nettest.Output(t, from, "ip", "addr", "add", "127.0.0.2/32", "dev", "lo")
+			if sender := heard(from, "127.0.0.2", via); sender != "" {
+				t.Errorf("passed for %s", sender)
+			}
+		}
+	}
+}
+
+// listen takes datagrams. What it returns sends one to an address, from an address in a namespace, and says
+// who was heard.
+func listen(t testing.TB, ns string) func(from, as, to string) string {
+	t.Helper()
+	var server net.PacketConn
+	nettest.In(t, ns, func() (err error) {
+		server, err = net.ListenPacket("udp4", ":0")
+		return err
+	})
+	t.Cleanup(func() { _ = server.Close() })
+	_, port, err := net.SplitHostPort(server.LocalAddr().String())
+	ok(t, err)
+	return func(from, as, to string) string {
+		var conn net.Conn
+		nettest.In(t, from, func() (err error) {
+			d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(as), 0))}
+			conn, err = d.Dial("udp", net.JoinHostPort(to, port))
+			return err
+		})
+		defer func() { _ = conn.Close() }()
+		_, err := conn.Write([]byte("hello"))
+		ok(t, err)
+		ok(t, server.SetReadDeadline(time.Now().Add(short)))
+		_, sender, err := server.ReadFrom(make([]byte, 16))
+		if err != nil {
+			return ""
+		}
+		return sender.String()
+	}
+}
+
+// TestTransitIsNotStolen: what passes the node on its way to the same port of another host goes there
+// (CVE-2025-67499), also what a pod sends.
+func TestTransitIsNotStolen(t *testing.T) {
+	n := newNode(t)
+	lan, pod, client := n.outside(1500), nettest.NewNS(t), nettest.NewNS(t)
+	n.add("c", pod, n.with(nil, mapping{80, 80, "tcp", ""}, mapping{80, 80, "udp", ""}))
+	n.add("client", client, n.conf(nil))
+	serve(t, pod, "pod", 80)
+	serve(t, lan, "lan", 80)
+	for _, protocol := range both {
+		reaches(t, client, protocol, "192.0.2.9:80", "lan 192.0.2.1")
+		reaches(t, client, protocol, "[fd99::9]:80", "lan fd99::1")
+		reaches(t, n.ns, protocol, "192.0.2.9:80", "lan 192.0.2.1")
+		reaches(t, lan, protocol, "192.0.2.1:80", "pod 192.0.2.9")
+	}
+}
+
+// TestServicesGoFirst: whoever translates at the usual priority, as kube-proxy does in both of its modes,
+// wins over host ports, whether its rules came before or after (CVE-2019-9946).
+func TestServicesGoFirst(t *testing.T) {
+	n := newNode(t)
+	lan, pod, backend := n.outside(1500), nettest.NewNS(t), nettest.NewNS(t)
+	b := n.add("backend", backend, n.conf(nil))
+	n.add("c", pod, n.with(nil, mapping{80, 80, "tcp", ""}, mapping{81, 80, "tcp", ""}))
+	n.nft(fmt.Sprintf(`table ip kube-proxy {
+		chain nat-prerouting { type nat hook prerouting priority dstnat; ip daddr 192.0.2.1 tcp dport 80 dnat to %s:80; }
+		chain nat-output { type nat hook output priority -100; ip daddr 192.0.2.1 tcp dport 80 dnat to %[1]s:80; }
+	}`, b.addr(0)))
+	serve(t, pod, "pod", 80)
+	serve(t, backend, "service", 80)
+	reaches(t, lan, "tcp", "192.0.2.1:80", "service 192.0.2.9")
+	reaches(t, n.ns, "tcp", "192.0.2.1:80", "service 192.0.2.1")
+	reaches(t, lan, "tcp", "192.0.2.1:81", "pod 192.0.2.9")
+}
+
+// TestSNAT: without it every source is kept, and ways in whose answers cannot come back are given up; with
+// masqAll none is.
+func TestSNAT(t *testing.T) {
+	n := newNode(t)
+	n.bridgeCalls(false)
+	lan, plain, all := n.outside(1500), nettest.NewNS(t), nettest.NewNS(t)
+	n.add("plain", plain, n.with(map[string]any{"snat": false, "masqAll": true}, mapping{80, 80, "tcp", ""}))
+	serve(t, plain, "plain", 80)
+	reaches(t, lan, "tcp", "192.0.2.1:80", "plain 192.0.2.9")
+	silent(t, n.ns, "tcp", "127.0.0.1:80")
+	silent(t, n.ns, "tcp", "[::1]:80")
+	silent(t, plain, "tcp", "192.0.2.1:80")
+	at(t, n.ns, func(h *netutil.Handle) {
+		if v, err := h.Sysctl("ipv4/conf/br0/route_localnet"); v != "0" {
+			t.Errorf("route_localnet is %q, %v", v, err)
+		}
+	})
+	conf := n.with(map[string]any{"masqAll": true, "markMasqBit": 5}, mapping{81, 80, "tcp", ""})
+	a := n.run(call{cmd: "ADD", id: "all", ifName: "eth0", netns: all, conf: conf})
+	if a.code != 0 || !strings.Contains(a.stderr, "markMasqBit 5") {
+		t.Errorf("%+v", a)
+	}
+	serve(t, all, "all", 80)
+	reaches(t, lan, "tcp", "192.0.2.1:81", "all 10.77.0.1")
+	reaches(t, lan, "tcp", "[fd99::1]:81", "all fd77::1")
+	reaches(t, n.ns, "tcp", "[::1]:81", "all fd77::1")
+}
+
+// TestStaleFlows: a client that never stops sending is answered by whoever has the port now: nobody, a pod,
+// the next pod.
+func TestStaleFlows(t *testing.T) {
+	n := newNode(t)
+	lan := n.outside(1500)
+	n.add("keep", nettest.NewNS(t), n.with(nil, mapping{1, 1, "tcp", ""})) // flows are tracked from here on
+	serve(t, n.ns, "node", 53)
+	var conns []net.Conn
+	nettest.In(t, lan, func() error {
+		for _, to := range []string{"192.0.2.1:53", "[fd99::1]:53"} {
+			c, err := net.Dial("udp", to)
+			if err != nil {
+				return err
+			}
+			conns = append(conns, c)
+		}
+		return nil
+	})
+	expect := func(want string) {
+		t.Helper()
+		for i, from := range []string{" 192.0.2.9", " fd99::9"} {
+			if got := talk(t, conns[i], long); got != want+from {
+				t.Errorf("%q, want %s", got, want)
+			}
+		}
+	}
+	expect("node")
+	for _, name := range []string{"first", "second"} {
+		pod := nettest.NewNS(t)
+		conf := n.with(nil, mapping{53, 53, "udp", ""}, mapping{53, 53, "tcp", ""})
+		r := n.add(name, pod, conf)
+		serve(t, pod, name, 53)
+		expect(name)
+		before := n.flows(r.addr(0))
+		reaches(t, lan, "tcp", "192.0.2.1:53", name+" 192.0.2.9")
+		reaches(t, lan, "tcp", "[fd99::1]:53", name+" fd99::9")
+		if got := n.flows(r.addr(0)) - before; got != 1 {
+			t.Errorf("%d flows, %d before", got, before)
+		}
+		n.del(name, conf)
+		if left := n.flows(r.addr(0)) + n.flows(r.addr(1)); left != 0 {
+			t.Errorf("%d flows left", left)
+		}
+		expect("node")
+	}
+	for _, c := range conns {
+		ok(t, c.Close())
+	}
+}
+
+// flows counts the tracked flows with an address.
+func (n *node) flows(addr netip.Addr) int {
+	n.t.Helper()
+	var table []byte
+	nettest.In(n.t, n.ns, func() (err error) {
+		table, err = os.ReadFile("/proc/thread-self/net/nf_conntrack")
+		return err
+	})
+	count := 0
+	for line := range strings.Lines(string(table)) {
+		if strings.Contains(line, "="+addr.StringExpanded()+" ") {
+			count++
+		}
+	}
+	return count
 }
