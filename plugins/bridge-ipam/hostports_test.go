@@ -24,11 +24,15 @@ type mapping struct {
 // with adds port mappings, and changes to the configuration.
 func (n *node) with(changes map[string]any, mappings ...mapping) string {
 	n.t.Helper()
-	all := map[string]any{"runtimeConfig": map[string]any{"portMappings": mappings}}
+	all := map[string]any{"runtimeConfig": ports(mappings...)}
 	for key, value := range changes {
 		all[key] = value
 	}
 	return n.conf(all)
+}
+
+func ports(mappings ...mapping) map[string]any {
+	return map[string]any{"portMappings": mappings}
 }
 
 // bridgeCalls sets whether bridges of the node call iptables: most nodes of Kubernetes have it on.
