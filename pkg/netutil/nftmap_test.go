@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/podwright/podwright/pkg/netutil/nettest"
 )
 
 func TestTuple(t *testing.T) {
@@ -20,14 +22,22 @@ func TestTuple(t *testing.T) {
 	}
 }
 
-// TestMaps: entries of a map and of a set, more than one message takes.
-func TestMaps(t *testing.T) {
-	inNS(t, func(t *testing.T, _ *Handle, _ *NS) {
+// inTable hands a table to f, on a thread inside a namespace of its own.
+func inTable(t *testing.T, f func(nft *Nft)) {
+	t.Helper()
+	nettest.In(t, nettest.NewNS(t), func() error {
 		nft, err := OpenNft("t")
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		defer func() { _ = nft.Close() }()
+		f(nft)
+		return nft.Close()
+	})
+}
+
+// TestMaps: entries of a map and of a set, more than one message takes.
+func TestMaps(t *testing.T) {
+	inTable(t, func(nft *Nft) {
 		ok := func(err error) {
 			t.Helper()
 			if err != nil {
@@ -96,12 +106,7 @@ func TestMaps(t *testing.T) {
 }
 
 func TestRuleCounts(t *testing.T) {
-	inNS(t, func(t *testing.T, _ *Handle, _ *NS) {
-		nft, err := OpenNft("t")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = nft.Close() }()
+	inTable(t, func(nft *Nft) {
 		if counts, err := nft.RuleCounts(); err != nil || len(counts) != 0 {
 			t.Errorf("without a table: %v, %v", counts, err)
 		}
@@ -112,7 +117,7 @@ func TestRuleCounts(t *testing.T) {
 		nft.AddRule("a", "", IsFamily(true), IsIn(FieldSource6, netip.MustParsePrefix("fd00::/7")), Drop())
 		nft.AddRule("b", "", NotFromLink("lo"), Return())
 		if err := nft.Commit(); err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 		if counts, err := nft.RuleCounts(); err != nil || fmt.Sprint(counts) != "map[a:2 b:1]" {
 			t.Errorf("%v, %v", counts, err)
@@ -123,14 +128,14 @@ func TestRuleCounts(t *testing.T) {
 func TestLoopback6(t *testing.T) {
 	inNS(t, func(t *testing.T, h *Handle, _ *NS) {
 		if err := h.AddBridge("br0", nil, 0); err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 		br, err := h.Link("br0")
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 		if err := h.SetLink(br.Index, Change{Up: true}); err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 		for range 2 {
 			if err := h.AddLoopback6(br.Index); err != nil {

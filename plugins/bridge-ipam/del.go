@@ -83,12 +83,7 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 	case err != nil:
 		return err
 	}
-	if l.Masquerade != "" {
-		if err := masq.Remove(l.Masquerade, l.Addresses); err != nil {
-			return err
-		}
-	}
-	if err := hostport.Remove(t.host, l); err != nil {
+	if err := removeRules(l); err != nil {
 		return err
 	}
 	if err := netutil.FlushUDP(l.Addresses...); err != nil {
@@ -107,6 +102,16 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 		return err
 	}
 	return masq.Retain(t.network, nil)
+}
+
+// removeRules takes an attachment's own out of the maps.
+func removeRules(l lease.Lease) error {
+	return hostport.Remove(l, func() error {
+		if l.Masquerade == "" {
+			return nil
+		}
+		return masq.Remove(l.Masquerade, l.Addresses)
+	})
 }
 
 // retainMasquerade makes the network's masquerade fit its leases.

@@ -130,9 +130,10 @@ func scenario(t *testing.T, host *netutil.Handle, peer *netutil.NS) {
 	}
 	a, b := leaseOf("a", "ca", "va", "2", 80), leaseOf("b", "cb", "vb", "3", 81)
 	thief := leaseOf("b", "thief", "vb", "4", 80)
+	nothing := func() error { return nil }
 	none := func() ([]lease.Lease, error) { return nil, nil }
 
-	ok(Remove(host, a)) // nothing there is success
+	ok(Remove(a, nothing)) // nothing there is success
 	ok(Tidy(host, "br0", "nosuchlink"))
 	ok(Retain(host, "a", nil))
 	ok(Restore(host, nil))
@@ -143,7 +144,7 @@ func scenario(t *testing.T, host *netutil.Handle, peer *netutil.NS) {
 	ok(Add(host, b, none))
 	ok(Check(a))
 	class(Add(host, thief, none), errdefs.IsAlreadyExists, "host port tcp 0.0.0.0:80: taken by a/ca/eth0")
-	ok(Remove(host, thief)) // takes nothing of the owner's
+	ok(Remove(thief, nothing)) // takes nothing of the owner's
 	ok(Check(a))
 
 	nft, err := netutil.OpenNft(Table)
@@ -168,15 +169,15 @@ func scenario(t *testing.T, host *netutil.Handle, peer *netutil.NS) {
 	ok(Add(host, thief, none)) // by now its owner is dead
 	ok(Check(thief))
 	class(Check(a), func(err error) bool { return err != nil }, "leads elsewhere")
-	ok(Remove(host, a))
+	ok(Remove(a, nothing))
 	ok(Check(thief))
 	ok(Tidy(host, "br0"))
 	ok(Check(b))
 	if v, err := host.Sysctl("ipv4/conf/br0/route_localnet"); v != "1" || err != nil {
 		t.Errorf("route_localnet %q, %v", v, err)
 	}
-	ok(Remove(host, b))
-	ok(Remove(host, thief))
+	ok(Remove(b, nothing))
+	ok(Remove(thief, nothing))
 	ok(Tidy(host, "br0"))
 	if v, err := host.Sysctl("ipv4/conf/br0/route_localnet"); v != "0" || err != nil {
 		t.Errorf("route_localnet %q, %v", v, err)
