@@ -10,6 +10,7 @@
 //	ipam            (ranges, taken, last) → address                        (pure)
 //	lease           the lease directory of a network                       (files)
 //	masq            the masquerade of a network                            (nftables)
+//	hostport        ports of the node that lead to pods                    (nftables)
 //	pkg/netutil     links, addresses, routes, sysctls, conntrack, nftables (the kernel)
 //
 // No program is executed, and no process stays behind.
@@ -22,11 +23,15 @@
 //     one after the other. From here on the address is ours, and DEL and GC know what to undo.
 //  3. At the same time: masquerade and the flush of stale UDP flows; bridge, veth pair (one message, the
 //     peer in its namespace from the start), addresses and routes.
-//  4. The host end joins the bridge and comes up, in one message. This is the commit: a host end that is
+//  4. Host ports: the lease has claimed them, and now they lead to the pod.
+//  5. The host end joins the bridge and comes up, in one message. This is the commit: a host end that is
 //     up and on a bridge belongs to a finished ADD, any other is debris.
 //
 // A failure after step 2 runs the teardown. A crash leaves a lease, perhaps a veth pair that is not on the
 // bridge and perhaps an nftables element; DEL, GC and a repeated ADD all clear them.
+//
+// Rules that somebody deleted (nft flush ruleset, a firewall that was loaded anew) come back from the leases
+// with the next ADD, CHECK, GC or STATUS: see restore.go.
 //
 // # Names
 //
@@ -41,7 +46,7 @@
 //     io.podwright.netns-destroyed), taken from the bridge and downed: deleting a veth waits for an RCU
 //     grace period, and the namespace's end deletes many together. A link that is down and on no bridge
 //     reaches nothing, so the next owner of the address is alone with it.
-//  2. Then, under the lock: masquerade elements, UDP flows, the lease; with the network's last lease its
+//  2. Then, under the lock: host ports, masquerade elements, flows, the lease; with the network's last lease its
 //     chain, and with the last chain the table.
 //
 // What is gone already is success everywhere. DEL looks at the name of the network, its lease directory and
@@ -52,6 +57,6 @@
 //
 // # What is not here yet
 //
-// Host ports, bandwidth, spoof checks, VLANs, foreign IPAM and routed mode: asking for one is refused with
+// Bandwidth, spoof checks, VLANs, foreign IPAM and routed mode: asking for one is refused with
 // code 2. They join as further steps beside masquerade in step 3 and in the teardown.
 package bridgeipam
