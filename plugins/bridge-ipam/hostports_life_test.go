@@ -172,7 +172,8 @@ func TestHostPortFamilies(t *testing.T) {
 	n.refused(call{cmd: "ADD", id: "c", ifName: "eth0", netns: pod, conf: n.with(nil, mapping{80, 80, "tcp", ""}, mapping{80, 81, "tcp", "::"})}, 7,
 		"[::]:80", "leads to")
 	n.bridgeCalls(true)
-	n.refused(call{cmd: "ADD", id: "c", ifName: "eth0", netns: pod, conf: n.with(nil, mapping{80, 80, "tcp", "::1"})}, 7, "::1", "bridge-nf-call-ip6tables")
+	n.refused(call{cmd: "ADD", id: "c", ifName: "eth0", netns: pod, conf: n.with(nil, mapping{80, 80, "tcp", "::1"})}, 7,
+		"::1", "bridge-nf-call-ip6tables")
 	n.clean("uplink")
 	a := n.run(call{cmd: "ADD", id: "c", ifName: "eth0", netns: pod, conf: n.with(four, mapping{80, 80, "tcp", "::"}, mapping{80, 80, "tcp", ""})})
 	if a.code != 0 || !strings.Contains(a.stderr, "[::]:80") {

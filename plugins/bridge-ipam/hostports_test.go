@@ -4,148 +4,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/pkg/netutil/nettest"
 )
-
-// mapping is one wish for a host port as runtimes write it.
-type mapping struct {
-	HostPort      int    `json:"hostPort"`
-	ContainerPort int    `json:"containerPort"`
-	Protocol      string `json:"protocol"`
-	HostIP        string `json:"hostIP,omitempty"`
-}
-
-// with adds port mappings, and changes to the configuration.
-func (n *node) with(changes map[string]any, mappings ...mapping) string {
-	n.t.Helper()
-	all := map[string]any{"runtimeConfig": ports(mappings...)}
-	for key, value := range changes {
-		all[key] = value
-	}
-	return n.conf(all)
-}
-
-func ports(mappings ...mapping) map[string]any {
-	return map[string]any{"portMappings": mappings}
-}
-
-// bridgeCalls sets whether bridges of the node call iptables: most nodes of Kubernetes have it on.
-func (n *node) bridgeCalls(on bool) {
-	n.t.Helper()
-	value := "0"
-	if on {
-		value = "1"
-	}
-	at(n.t, n.ns, func(h *netutil.Handle) {
-		for _, key := range []string{"iptables", "ip6tables"} {
-			ok(n.t, h.SetSysctls(netutil.Sysctl{Key: "bridge/bridge-nf-call-" + key, Value: value, Optional: true}))
-		}
-	})
-}
-
-// serve answers on a port of a namespace, by both protocols: with a name and the address of who asks.
-func serve(t testing.TB, ns, name string, port int) {
-	t.Helper()
-	var tcp net.Listener
-	var udp net.PacketConn
-	nettest.In(t, ns, func() (err error) {
-		if tcp, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
-			return err
-		}
-		udp, err = net.ListenPacket("udp", fmt.Sprintf(":%d", port))
-		return err
-	})
-	answer := func(from net.Addr) []byte {
-		a := netip.MustParseAddrPort(from.String())
-		return []byte(name + " " + a.Addr().Unmap().String())
-	}
-	done := make(chan bool, 2)
-	go func() {
-		defer func() { done <- true }()
-		for {
-			c, err := tcp.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Write(answer(c.RemoteAddr()))
-			_ = c.Close()
-		}
-	}()
-	go func() {
-		defer func() { done <- true }()
-		b := make([]byte, 16)
-		for {
-			_, from, err := udp.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			_, _ = udp.WriteTo(answer(from), from)
-		}
-	}()
-	t.Cleanup(func() {
-		_ = tcp.Close()
-		_ = udp.Close()
-		<-done
-		<-done
-	})
-}
-
-// patience is how long a packet that is dropped is waited for, and how long one that is not.
-const (
-	short = 300 * time.Millisecond
-	long  = 10 * time.Second
-)
-
-// ask connects from a namespace and returns the answer, empty when none came.
-func ask(t testing.TB, ns, protocol, to string, patience time.Duration) string {
-	t.Helper()
-	var conn net.Conn
-	nettest.In(t, ns, func() error {
-		d := net.Dialer{Timeout: patience}
-		conn, _ = d.Dial(protocol, to)
-		return nil
-	})
-	if conn == nil {
-		return ""
-	}
-	defer func() { _ = conn.Close() }()
-	return talk(t, conn, patience)
-}
-
-func talk(t testing.TB, conn net.Conn, patience time.Duration) string {
-	t.Helper()
-	if _, err := conn.Write([]byte("?")); err != nil {
-		return ""
-	}
-	ok(t, conn.SetReadDeadline(time.Now().Add(patience)))
-	b := make([]byte, 64)
-	c, _ := conn.Read(b)
-	return string(b[:c])
-}
-
-// reaches expects an answer from a pod that sees an address.
-func reaches(t testing.TB, ns, protocol, to, want string) {
-	t.Helper()
-	if got := ask(t, ns, protocol, to, long); got != want {
-		t.Errorf("%s to %s: %q, want %q", protocol, to, got, want)
-	}
-}
-
-// silent expects no answer.
-func silent(t testing.TB, ns, protocol, to string) {
-	t.Helper()
-	if got := ask(t, ns, protocol, to, short); got != "" {
-		t.Errorf("%s to %s: %q, want none", protocol, to, got)
-	}
-}
-
-var both = []string{"tcp", "udp"}
 
 // TestHostPortWaysIn: from the LAN, the node, its loopback, another pod and the pod itself, on nodes whose
 // bridges call iptables and on others.
@@ -245,12 +109,6 @@ func TestHostPortConflict(t *testing.T) {
 	n.clean("br0")
 }
 
-// nft runs nft(8), for what it shows and for what others do with it.
-func (n *node) nft(args ...string) string {
-	n.t.Helper()
-	return nettest.Output(n.t, n.ns, "nft", args...)
-}
-
 // TestHostPortsComeBack: rules that somebody deleted come back with the next ADD, CHECK, GC or STATUS.
 func TestHostPortsComeBack(t *testing.T) {
 	n := newNode(t)
@@ -302,102 +160,6 @@ func TestHostPortsComeBack(t *testing.T) {
 		}
 		n.quiet(check)
 	}
-}
-
-// TestLoopbackFromOutside: neither the LAN nor a pod gets at the node's 127.0.0.1 (CVE-2020-8558), nor do
-// they pass for it.
-func TestLoopbackFromOutside(t *testing.T) {
-	for _, calls := range []bool{false, true} {
-		n := newNode(t)
-		n.bridgeCalls(calls)
-		lan, pod, other := n.outside(1500), nettest.NewNS(t), nettest.NewNS(t)
-		n.add("c", pod, n.with(nil, mapping{8080, 80, "tcp", ""}, mapping{8080, 80, "udp", "127.0.0.1"}))
-		n.add("o", other, n.conf(nil))
-		serve(t, pod, "pod", 80)
-		serve(t, n.ns, "node", 7070)
-		reaches(t, n.ns, "udp", "127.0.0.1:7070", "node 127.0.0.1")
-		heard := listen(t, n.ns)
-		for from, via := range map[string]string{lan: "192.0.2.1", pod: "10.77.0.1", other: "10.77.0.1"} {
-			// An attacker who routes 127.0.0.0/8 to the node, and is not bothered by an address of his own in it.
-			nettest.Output(t, from, "sh", "-ec", `ip addr flush dev lo
-				for f in /proc/sys/net/ipv4/conf/*/route_localnet; do echo 1 > $f; done
-				for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done
-				ip route add 127.0.0.0/8 via `+via)
-			silent(t, from, "tcp", "127.0.0.1:7070")
-			silent(t, from, "udp", "127.0.0.1:7070")
-			silent(t, from, "udp", "127.0.0.1:8080")
-			nettest.Output(t, from, "ip", "addr", "add", "127.0.0.2/32", "dev", "lo")
-			if sender := heard(from, "127.0.0.2", via); sender != "" {
-				t.Errorf("passed for %s", sender)
-			}
-		}
-	}
-}
-
-// listen takes datagrams. What it returns sends one to an address, from an address in a namespace, and says
-// who was heard.
-func listen(t testing.TB, ns string) func(from, as, to string) string {
-	t.Helper()
-	var server net.PacketConn
-	nettest.In(t, ns, func() (err error) {
-		server, err = net.ListenPacket("udp4", ":0")
-		return err
-	})
-	t.Cleanup(func() { _ = server.Close() })
-	_, port, err := net.SplitHostPort(server.LocalAddr().String())
-	ok(t, err)
-	return func(from, as, to string) string {
-		var conn net.Conn
-		nettest.In(t, from, func() (err error) {
-			d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(as), 0))}
-			conn, err = d.Dial("udp", net.JoinHostPort(to, port))
-			return err
-		})
-		defer func() { _ = conn.Close() }()
-		_, err := conn.Write([]byte("hello"))
-		ok(t, err)
-		ok(t, server.SetReadDeadline(time.Now().Add(short)))
-		_, sender, err := server.ReadFrom(make([]byte, 16))
-		if err != nil {
-			return ""
-		}
-		return sender.String()
-	}
-}
-
-// TestTransitIsNotStolen: what passes the node on its way to the same port of another host goes there
-// (CVE-2025-67499), also what a pod sends.
-func TestTransitIsNotStolen(t *testing.T) {
-	n := newNode(t)
-	lan, pod, client := n.outside(1500), nettest.NewNS(t), nettest.NewNS(t)
-	n.add("c", pod, n.with(nil, mapping{80, 80, "tcp", ""}, mapping{80, 80, "udp", ""}))
-	n.add("client", client, n.conf(nil))
-	serve(t, pod, "pod", 80)
-	serve(t, lan, "lan", 80)
-	for _, protocol := range both {
-		reaches(t, client, protocol, "192.0.2.9:80", "lan 192.0.2.1")
-		reaches(t, client, protocol, "[fd99::9]:80", "lan fd99::1")
-		reaches(t, n.ns, protocol, "192.0.2.9:80", "lan 192.0.2.1")
-		reaches(t, lan, protocol, "192.0.2.1:80", "pod 192.0.2.9")
-	}
-}
-
-// TestServicesGoFirst: whoever translates at the usual priority, as kube-proxy does in both of its modes,
-// wins over host ports, whether its rules came before or after (CVE-2019-9946).
-func TestServicesGoFirst(t *testing.T) {
-	n := newNode(t)
-	lan, pod, backend := n.outside(1500), nettest.NewNS(t), nettest.NewNS(t)
-	b := n.add("backend", backend, n.conf(nil))
-	n.add("c", pod, n.with(nil, mapping{80, 80, "tcp", ""}, mapping{81, 80, "tcp", ""}))
-	n.nft(fmt.Sprintf(`table ip kube-proxy {
-		chain nat-prerouting { type nat hook prerouting priority dstnat; ip daddr 192.0.2.1 tcp dport 80 dnat to %s:80; }
-		chain nat-output { type nat hook output priority -100; ip daddr 192.0.2.1 tcp dport 80 dnat to %[1]s:80; }
-	}`, b.addr(0)))
-	serve(t, pod, "pod", 80)
-	serve(t, backend, "service", 80)
-	reaches(t, lan, "tcp", "192.0.2.1:80", "service 192.0.2.9")
-	reaches(t, n.ns, "tcp", "192.0.2.1:80", "service 192.0.2.1")
-	reaches(t, lan, "tcp", "192.0.2.1:81", "pod 192.0.2.9")
 }
 
 // TestSNAT: without it every source is kept, and ways in whose answers cannot come back are given up; with
@@ -476,21 +238,4 @@ func TestStaleFlows(t *testing.T) {
 	for _, c := range conns {
 		ok(t, c.Close())
 	}
-}
-
-// flows counts the tracked flows with an address.
-func (n *node) flows(addr netip.Addr) int {
-	n.t.Helper()
-	var table []byte
-	nettest.In(n.t, n.ns, func() (err error) {
-		table, err = os.ReadFile("/proc/thread-self/net/nf_conntrack")
-		return err
-	})
-	count := 0
-	for line := range strings.Lines(string(table)) {
-		if strings.Contains(line, "="+addr.StringExpanded()+" ") {
-			count++
-		}
-	}
-	return count
 }

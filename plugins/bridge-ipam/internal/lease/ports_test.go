@@ -47,7 +47,10 @@ func TestPorts(t *testing.T) {
 		}
 	}
 	// Another kind of the same number is free.
-	for _, f := range []Forward{forward("udp", "0.0.0.0:80", "10.0.0.2:1"), forward("tcp", "127.0.0.1:80", "10.0.0.2:1"), forward("tcp", "[::]:80", "[fd00::2]:1")} {
+	for _, f := range []Forward{
+		forward("udp", "0.0.0.0:80", "10.0.0.2:1"), forward("tcp", "127.0.0.1:80", "10.0.0.2:1"),
+		forward("tcp", "[::]:80", "[fd00::2]:1"),
+	} {
 		if _, err := s.PortOwner(f); !errdefs.IsNotFound(err) {
 			t.Errorf("%s: %v", f.Claim(), err)
 		}
