@@ -1,11 +1,13 @@
 package netutil
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -76,29 +78,42 @@ func flush(list []flows) error {
 		return nil
 	}
 	var faults []error
+	rest := map[uint8][]flows{}
 	for _, f := range list {
-		if err := f.flush(); err != nil {
+		done, err := f.flush()
+		if err != nil {
 			faults = append(faults, fmt.Errorf("flush flows of %s: %w", f, classify(err)))
+		}
+		if !done {
+			rest[f.family()] = append(rest[f.family()], f)
+		}
+	}
+	for family, list := range rest {
+		if err := search(family, list); err != nil {
+			faults = append(faults, fmt.Errorf("flush flows of %s: %w", list, classify(err)))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-// flush has the kernel do the search (Linux 6.9 and later), and else searches a dump.
-func (f flows) flush() error {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: f.family(), Version: nl.NFNETLINK_V0})
-	for _, attr := range f.filter() {
+// flush has the kernel do the search, where it can: since Linux 6.9, and not for IPv6, where it takes all
+// addresses but the one asked for (ctnetlink_filter_match_tuple, as late as 6.18). Else a dump is searched.
+func (f flows) flush() (done bool, err error) {
+	if f.addr.Is6() {
+		return false, nil
+	}
+	req := conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, f.family())
+	for _, attr := range f.filter(true) {
 		req.AddData(attr)
 	}
-	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	_, err = req.Execute(unix.NETLINK_NETFILTER, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return nil
+		return true, nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
-		_, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.family()), f)
+		return false, nil
 	}
-	return err
+	return true, err
 }
 
 func (f flows) family() uint8 {
@@ -108,50 +123,100 @@ func (f flows) family() uint8 {
 	return unix.AF_INET
 }
 
-// filter is one tuple to compare with and the fields of it that count.
-func (f flows) filter() []*nl.RtAttr {
-	kind, flags := nl.CTA_IP_V4_SRC, uint32(ctaFilterIPSrc)
-	if f.port != 0 {
-		kind, flags = nl.CTA_IP_V4_DST, ctaFilterIPDst|ctaFilterDstPort
-	}
-	if f.addr.Is6() {
-		kind += nl.CTA_IP_V6_SRC - nl.CTA_IP_V4_SRC
-	}
-	tuple := nl.CTA_TUPLE_ORIG
+func conntrackRequest(kind, flags int, family uint8) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|kind, flags)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
+	return req
+}
+
+// filter is one tuple to compare with and the fields of it that count: all, or the protocol only.
+func (f flows) filter(all bool) []*nl.RtAttr {
+	tuple, flags := nl.CTA_TUPLE_ORIG, uint32(0)
 	if f.answers {
 		tuple = nl.CTA_TUPLE_REPLY
 	}
 	match := nl.NewRtAttr(tuple|unix.NLA_F_NESTED, nil)
-	match.AddRtAttr(nl.CTA_TUPLE_IP|unix.NLA_F_NESTED, nil).AddRtAttr(kind, f.addr.AsSlice())
+	if all {
+		flags |= ctaFilterIPSrc
+		if f.port != 0 {
+			flags = ctaFilterIPDst
+		}
+		match.AddRtAttr(nl.CTA_TUPLE_IP|unix.NLA_F_NESTED, nil).AddRtAttr(int(f.addrKind()), f.addr.AsSlice())
+	}
 	if f.protocol != 0 {
+		flags |= ctaFilterProtoNum
 		proto := match.AddRtAttr(nl.CTA_TUPLE_PROTO|unix.NLA_F_NESTED, nil)
 		proto.AddRtAttr(nl.CTA_PROTO_NUM, []byte{f.protocol})
-		flags |= ctaFilterProtoNum
-		if f.port != 0 {
+		if all && f.port != 0 {
+			flags |= ctaFilterDstPort
 			proto.AddRtAttr(nl.CTA_PROTO_DST_PORT, binary.BigEndian.AppendUint16(nil, f.port))
 		}
 	}
 	filter := nl.NewRtAttr(ctaFilter|unix.NLA_F_NESTED, nil)
-	for attr, t := range map[int]int{ctaFilterOrigFlags: nl.CTA_TUPLE_ORIG, ctaFilterReplyFlags: nl.CTA_TUPLE_REPLY} {
-		if t != tuple {
-			filter.AddRtAttr(attr, nl.Uint32Attr(0))
-			continue
+	for attr, of := range map[int]int{ctaFilterOrigFlags: nl.CTA_TUPLE_ORIG, ctaFilterReplyFlags: nl.CTA_TUPLE_REPLY} {
+		value := uint32(0)
+		if of == tuple {
+			value = flags
 		}
-		filter.AddRtAttr(attr, nl.Uint32Attr(flags))
+		filter.AddRtAttr(attr, nl.Uint32Attr(value))
 	}
 	return []*nl.RtAttr{match, filter}
 }
 
-// MatchConntrackFlow is what the library asks of each flow of a dump.
-func (f flows) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
-	ip := f.addr.AsSlice()
-	switch {
-	case f.protocol != 0 && c.Forward.Protocol != f.protocol:
-		return false
-	case f.port != 0:
-		return c.Forward.DstPort == f.port && c.Forward.DstIP.Equal(ip)
-	case f.answers:
-		return c.Reverse.SrcIP.Equal(ip)
+// addrKind is the attribute of the address.
+func (f flows) addrKind() uint16 {
+	kind := uint16(nl.CTA_IP_V4_SRC)
+	if f.addr.Is6() {
+		kind = nl.CTA_IP_V6_SRC
 	}
-	return c.Forward.SrcIP.Equal(ip)
+	if f.port != 0 {
+		kind += nl.CTA_IP_V4_DST - nl.CTA_IP_V4_SRC
+	}
+	return kind
+}
+
+// search deletes the flows that it finds in one dump, in which the kernel leaves out other protocols if all
+// of the list are of one.
+func search(family uint8, list []flows) error {
+	dump := conntrackRequest(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, family)
+	first := list[0]
+	if !slices.ContainsFunc(list, func(f flows) bool { return f.protocol == 0 || f.protocol != first.protocol }) {
+		for _, attr := range first.filter(false) {
+			dump.AddData(attr)
+		}
+	}
+	found, err := dump.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // flows come and go all the time
+		return err
+	}
+	var faults []error
+	for _, msg := range found {
+		if !slices.ContainsFunc(list, func(f flows) bool { return f.matches(msg) }) {
+			continue
+		}
+		req := conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, family)
+		req.AddRawData(msg[nl.SizeofNfgenmsg:])
+		_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+		faults = append(faults, absentOK(classify(err)))
+	}
+	return errors.Join(faults...)
+}
+
+// matches looks at one flow of a dump. Nearly all are settled by the first condition.
+func (f flows) matches(msg []byte) bool {
+	addr := f.addr.AsSlice()
+	if len(msg) < nl.SizeofNfgenmsg || !bytes.Contains(msg, addr) {
+		return false
+	}
+	tuple := uint16(nl.CTA_TUPLE_ORIG)
+	if f.answers {
+		tuple = nl.CTA_TUPLE_REPLY
+	}
+	flow, _ := attributes(msg[nl.SizeofNfgenmsg:])
+	ends, _ := attributes(flow[tuple])
+	ip, _ := attributes(ends[nl.CTA_TUPLE_IP])
+	proto, _ := attributes(ends[nl.CTA_TUPLE_PROTO])
+	return bytes.Equal(ip[f.addrKind()], addr) &&
+		(f.protocol == 0 || bytes.Equal(proto[nl.CTA_PROTO_NUM], []byte{f.protocol})) &&
+		(f.port == 0 || bytes.Equal(proto[nl.CTA_PROTO_DST_PORT], binary.BigEndian.AppendUint16(nil, f.port)))
 }

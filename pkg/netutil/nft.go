@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables/userdata"
 	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +21,7 @@ import (
 type Nft struct {
 	conn  *nftables.Conn
 	table *nftables.Table
+	raw   map[int]*nl.SocketHandle // for what the library has no request for; see request
 	err   error
 }
 
@@ -38,8 +40,32 @@ const maxChanges = 8 << 20
 
 func roomForChanges(conn *mdlayher.Conn) error { return conn.SetWriteBuffer(maxChanges) }
 
-// Close drops what is queued.
-func (n *Nft) Close() error { return n.conn.CloseLasting() }
+// Close drops what is queued. After a deletion, by whomever, it waits for a grace period of the kernel, some
+// tens of milliseconds: so does the end of a process, and the close of any other netfilter socket.
+func (n *Nft) Close() error {
+	for _, s := range n.raw {
+		s.Close()
+	}
+	return n.conn.CloseLasting()
+}
+
+// request sends one message about the table and returns the answers.
+func (n *Nft) request(kind, flags int, data ...nl.NetlinkRequestData) ([][]byte, error) {
+	if n.raw == nil {
+		sock, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_NETFILTER)
+		if err != nil {
+			return nil, fmt.Errorf("open nftables: %w", err)
+		}
+		n.raw = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: sock}}
+	}
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags)
+	req.Sockets = n.raw
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0})
+	for _, d := range data {
+		req.AddData(d)
+	}
+	return req.Execute(unix.NETLINK_NETFILTER, 0)
+}
 
 // Commit makes the queued changes. ErrNotFound: something that a change refers to is not there.
 func (n *Nft) Commit() error {
@@ -197,10 +223,7 @@ func (n *Nft) Rules(chain string) (int, error) {
 
 // RuleCounts counts the rules of each chain of the table that has any.
 func (n *Nft) RuleCounts() (map[string]int, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0})
-	req.AddData(nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(n.table.Name)))
-	rules, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	rules, err := n.request(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(n.table.Name)))
 	if err = absentOK(classify(err)); err != nil {
 		return nil, fmt.Errorf("list rules of nftables table %s: %w", n.table.Name, err)
 	}

@@ -161,8 +161,10 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 			ok(t, err)
 			ok(t, h.AddAddr(br.Index, netip.MustParsePrefix("10.1.1.1/24")))
 		}, []string{"br0"}, "forceAddress"},
-		"route":      {map[string]any{"ipam": badRoute}, nil, []string{"br0"}, "10.9.0.0/16"},
-		"last step":  {map[string]any{"ipam": badDNS}, nil, []string{"br0"}, "/nonexistent"},
+		"route":     {map[string]any{"ipam": badRoute}, nil, []string{"br0"}, "10.9.0.0/16"},
+		"last step": {map[string]any{"ipam": badDNS}, nil, []string{"br0"}, "/nonexistent"},
+		"last step with host ports": {map[string]any{"ipam": badDNS, "runtimeConfig": ports(mapping{80, 80, "tcp", ""}, mapping{53, 53, "udp", ""})},
+			nil, []string{"br0"}, "/nonexistent"},
 		"no address": {map[string]any{"ipam": ranges("10.77.0.0/24"), "args": requested("10.77.0.1")}, nil, nil, "10.77.0.1"},
 	} {
 		t.Run(name, func(t *testing.T) {

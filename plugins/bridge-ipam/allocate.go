@@ -9,7 +9,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/podwright/podwright/pkg/netutil"
-	"github.com/podwright/podwright/plugins/bridge-ipam/internal/hostport"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/ipam"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
@@ -76,7 +75,7 @@ func reclaim(store *lease.Locked, host *netutil.Handle) error {
 		return err
 	}
 	for _, e := range dead {
-		if err := hostport.Remove(host, e.Lease); err != nil {
+		if err := removeRules(e.Lease); err != nil {
 			return err
 		}
 		if err := store.Drop(e.Record); err != nil {

@@ -94,7 +94,7 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 	case err != nil:
 		return err
 	}
-	if err := t.removeRules(l); err != nil {
+	if err := removeRules(l); err != nil {
 		return err
 	}
 	if err := netutil.FlushUDP(l.Addresses...); err != nil {

@@ -12,6 +12,7 @@
 //	masq            the masquerade of a network                            (nftables)
 //	guard           spoof checks at the ports of a network                 (nftables)
 //	shaper          bandwidth limits of one host link                      (queues)
+//	hostport        ports of the node that lead to pods                    (nftables)
 //	pkg/netutil     links, addresses, routes, sysctls, conntrack, nftables (the kernel)
 //
 // No program is executed, and no process stays behind.
@@ -25,11 +26,15 @@
 //  3. At the same time: masquerade, spoof checks and the flush of stale UDP flows; bridge, veth pair (one
 //     message, the peer in its namespace from the start), addresses, routes and bandwidth limits. Checks and
 //     limits hold before the first packet.
-//  4. The host end joins the bridge and comes up, in one message. This is the commit: a host end that is
+//  4. Host ports: the lease has claimed them, and now they lead to the pod.
+//  5. The host end joins the bridge and comes up, in one message. This is the commit: a host end that is
 //     up and on a bridge belongs to a finished ADD, any other is debris.
 //
 // A failure after step 2 runs the teardown. A crash leaves a lease, perhaps a veth pair that is not on the
 // bridge and perhaps an nftables element; DEL, GC and a repeated ADD all clear them.
+//
+// Rules that somebody deleted (nft flush ruleset, a firewall that was loaded anew) come back from the leases
+// with the next ADD, CHECK, GC or STATUS: see restore.go.
 //
 // # Names
 //
@@ -45,8 +50,8 @@
 //     io.podwright.netns-destroyed), taken from the bridge and downed: deleting a veth waits for an RCU
 //     grace period, and the namespace's end deletes many together. A link that is down and on no bridge
 //     reaches nothing, so the next owner of the address is alone with it. An ifb is deleted in any case.
-//  2. Then, under the lock: masquerade and check elements, UDP flows, the lease; with the network's last
-//     lease its chains, and with the last chain the table.
+//  2. Then, under the lock: host ports, masquerade and check elements, flows, the lease; with the network's
+//     last lease its chains, and with the last chain the table.
 //
 // What is gone already is success everywhere. DEL looks at the name of the network, its lease directory and
 // the promise and at nothing else, so that a configuration that was broken later still lets go.
@@ -58,8 +63,4 @@
 //
 // Leases say which checks and which masquerade their pods have. An ADD that finds the chains of its network
 // gone makes them for all leases; GC and STATUS make the checks fit the leases, rule by rule.
-//
-// # What is not here yet
-//
-// Host ports, foreign IPAM and routed mode: asking for one is refused with code 2. They join as further steps beside masquerade in step 3 and in the teardown.
 package bridgeipam

@@ -8,7 +8,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/podwright/podwright/pkg/netutil"
-	"github.com/podwright/podwright/plugins/bridge-ipam/internal/hostport"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
 )
@@ -82,7 +81,7 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 	}
 	var faults []error
 	for _, e := range stale {
-		faults = append(faults, hostport.Remove(host, e.Lease), store.Drop(e.Record))
+		faults = append(faults, removeRules(e.Lease), store.Drop(e.Record))
 	}
 	faults = append(faults, collectAdopted(store, valid), retainMasquerade(store, network), retainHostPorts(host, store, network, portLinks(stale)),
 		restoreGuard(store, network), store.Sweep())

@@ -76,22 +76,23 @@ func restoreGuard(store *lease.Locked, network string) error {
 
 // removeRules takes an attachment out of masquerade, host ports and checks. Its link is gone or down by now. All at
 // the same time: the kernel makes each wait until no packet is among the elements any more.
-func (t teardown) removeRules(l lease.Lease) error {
-	beside := make(chan error, 2)
-	go func() { beside <- hostport.Remove(t.host, l) }()
+func removeRules(l lease.Lease) error {
+	beside := make(chan error, 1)
 	go func() {
 		port, ok := guardedPort(l)
 		if !ok {
 			beside <- nil
 			return
 		}
-		beside <- guard.Remove(t.network, port)
+		beside <- guard.Remove(l.Network, port)
 	}()
-	var err error
-	if l.Masquerade != "" {
-		err = masq.Remove(l.Masquerade, l.Addresses)
-	}
-	return errors.Join(err, <-beside, <-beside)
+	err := hostport.Remove(l, func() error {
+		if l.Masquerade == "" {
+			return nil
+		}
+		return masq.Remove(l.Masquerade, l.Addresses)
+	})
+	return errors.Join(err, <-beside)
 }
 
 func (c *checking) checkGuard() {

@@ -140,7 +140,8 @@ func (a *adding) hostPorts() error {
 	return nil
 }
 
-// retainHostPorts makes the network have no host ports but those of its leases. links are those that leases which are gone had their ports by.
+// retainHostPorts makes the network have no host ports but those of its leases. links are those by which
+// leases that are gone had theirs.
 func retainHostPorts(host *netutil.Handle, store *lease.Locked, network string, links []string) error {
 	keep, err := store.WithPorts()
 	if err != nil {

@@ -6,141 +6,10 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/pkg/netutil/nettest"
 )
-
-// mapping is one wish for a host port as runtimes write it.
-type mapping struct {
-	HostPort      int    `json:"hostPort"`
-	ContainerPort int    `json:"containerPort"`
-	Protocol      string `json:"protocol"`
-	HostIP        string `json:"hostIP,omitempty"`
-}
-
-// with adds port mappings, and changes to the configuration.
-func (n *node) with(changes map[string]any, mappings ...mapping) string {
-	n.t.Helper()
-	all := map[string]any{"runtimeConfig": map[string]any{"portMappings": mappings}}
-	for key, value := range changes {
-		all[key] = value
-	}
-	return n.conf(all)
-}
-
-// bridgeCalls sets whether bridges of the node call iptables: most nodes of Kubernetes have it on.
-func (n *node) bridgeCalls(on bool) {
-	n.t.Helper()
-	value := "0"
-	if on {
-		value = "1"
-	}
-	at(n.t, n.ns, func(h *netutil.Handle) {
-		for _, key := range []string{"iptables", "ip6tables"} {
-			ok(n.t, h.SetSysctls(netutil.Sysctl{Key: "bridge/bridge-nf-call-" + key, Value: value, Optional: true}))
-		}
-	})
-}
-
-// serve answers on a port of a namespace, by both protocols: with a name and the address of who asks.
-func serve(t testing.TB, ns, name string, port int) {
-	t.Helper()
-	var tcp net.Listener
-	var udp net.PacketConn
-	nettest.In(t, ns, func() (err error) {
-		if tcp, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
-			return err
-		}
-		udp, err = net.ListenPacket("udp", fmt.Sprintf(":%d", port))
-		return err
-	})
-	answer := func(from net.Addr) []byte {
-		a := netip.MustParseAddrPort(from.String())
-		return []byte(name + " " + a.Addr().Unmap().String())
-	}
-	done := make(chan bool, 2)
-	go func() {
-		defer func() { done <- true }()
-		for {
-			c, err := tcp.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Write(answer(c.RemoteAddr()))
-			_ = c.Close()
-		}
-	}()
-	go func() {
-		defer func() { done <- true }()
-		b := make([]byte, 16)
-		for {
-			_, from, err := udp.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			_, _ = udp.WriteTo(answer(from), from)
-		}
-	}()
-	t.Cleanup(func() {
-		_ = tcp.Close()
-		_ = udp.Close()
-		<-done
-		<-done
-	})
-}
-
-// patience is how long a packet that is dropped is waited for, and how long one that is not.
-const (
-	short = 300 * time.Millisecond
-	long  = 10 * time.Second
-)
-
-// ask connects from a namespace and returns the answer, empty when none came.
-func ask(t testing.TB, ns, protocol, to string, patience time.Duration) string {
-	t.Helper()
-	var conn net.Conn
-	nettest.In(t, ns, func() error {
-		d := net.Dialer{Timeout: patience}
-		conn, _ = d.Dial(protocol, to)
-		return nil
-	})
-	if conn == nil {
-		return ""
-	}
-	defer func() { _ = conn.Close() }()
-	return talk(t, conn, patience)
-}
-
-func talk(t testing.TB, conn net.Conn, patience time.Duration) string {
-	t.Helper()
-	if _, err := conn.Write([]byte("?")); err != nil {
-		return ""
-	}
-	ok(t, conn.SetReadDeadline(time.Now().Add(patience)))
-	b := make([]byte, 64)
-	c, _ := conn.Read(b)
-	return string(b[:c])
-}
-
-// reaches expects an answer from a pod that sees an address.
-func reaches(t testing.TB, ns, protocol, to, want string) {
-	t.Helper()
-	if got := ask(t, ns, protocol, to, long); got != want {
-		t.Errorf("%s to %s: %q, want %q", protocol, to, got, want)
-	}
-}
-
-// silent expects no answer.
-func silent(t testing.TB, ns, protocol, to string) {
-	t.Helper()
-	if got := ask(t, ns, protocol, to, short); got != "" {
-		t.Errorf("%s to %s: %q, want none", protocol, to, got)
-	}
-}
-
-var both = []string{"tcp", "udp"}
 
 // TestHostPortWaysIn: from the LAN, the node, its loopback, another pod and the pod itself, on nodes whose
 // bridges call iptables and on others.
@@ -240,12 +109,6 @@ func TestHostPortConflict(t *testing.T) {
 	n.clean("br0")
 }
 
-// nft runs nft(8), for what it shows and for what others do with it.
-func (n *node) nft(args ...string) string {
-	n.t.Helper()
-	return nettest.Output(n.t, n.ns, "nft", args...)
-}
-
 // TestHostPortsComeBack: rules that somebody deleted come back with the next ADD, CHECK, GC or STATUS.
 func TestHostPortsComeBack(t *testing.T) {
 	n := newNode(t)
@@ -296,5 +159,83 @@ func TestHostPortsComeBack(t *testing.T) {
 			t.Errorf("%s: not restored", mend.cmd)
 		}
 		n.quiet(check)
+	}
+}
+
+// TestSNAT: without it every source is kept, and ways in whose answers cannot come back are given up; with
+// masqAll none is.
+func TestSNAT(t *testing.T) {
+	n := newNode(t)
+	n.bridgeCalls(false)
+	lan, plain, all := n.outside(1500), nettest.NewNS(t), nettest.NewNS(t)
+	n.add("plain", plain, n.with(map[string]any{"snat": false, "masqAll": true}, mapping{80, 80, "tcp", ""}))
+	serve(t, plain, "plain", 80)
+	reaches(t, lan, "tcp", "192.0.2.1:80", "plain 192.0.2.9")
+	silent(t, n.ns, "tcp", "127.0.0.1:80")
+	silent(t, n.ns, "tcp", "[::1]:80")
+	silent(t, plain, "tcp", "192.0.2.1:80")
+	at(t, n.ns, func(h *netutil.Handle) {
+		if v, err := h.Sysctl("ipv4/conf/br0/route_localnet"); v != "0" {
+			t.Errorf("route_localnet is %q, %v", v, err)
+		}
+	})
+	conf := n.with(map[string]any{"masqAll": true, "markMasqBit": 5}, mapping{81, 80, "tcp", ""})
+	a := n.run(call{cmd: "ADD", id: "all", ifName: "eth0", netns: all, conf: conf})
+	if a.code != 0 || !strings.Contains(a.stderr, "markMasqBit 5") {
+		t.Errorf("%+v", a)
+	}
+	serve(t, all, "all", 80)
+	reaches(t, lan, "tcp", "192.0.2.1:81", "all 10.77.0.1")
+	reaches(t, lan, "tcp", "[fd99::1]:81", "all fd77::1")
+	reaches(t, n.ns, "tcp", "[::1]:81", "all fd77::1")
+}
+
+// TestStaleFlows: a client that never stops sending is answered by whoever has the port now: nobody, a pod,
+// the next pod.
+func TestStaleFlows(t *testing.T) {
+	n := newNode(t)
+	lan := n.outside(1500)
+	n.add("keep", nettest.NewNS(t), n.with(nil, mapping{1, 1, "tcp", ""})) // flows are tracked from here on
+	serve(t, n.ns, "node", 53)
+	var conns []net.Conn
+	nettest.In(t, lan, func() error {
+		for _, to := range []string{"192.0.2.1:53", "[fd99::1]:53"} {
+			c, err := net.Dial("udp", to)
+			if err != nil {
+				return err
+			}
+			conns = append(conns, c)
+		}
+		return nil
+	})
+	expect := func(want string) {
+		t.Helper()
+		for i, from := range []string{" 192.0.2.9", " fd99::9"} {
+			if got := talk(t, conns[i], long); got != want+from {
+				t.Errorf("%q, want %s", got, want)
+			}
+		}
+	}
+	expect("node")
+	for _, name := range []string{"first", "second"} {
+		pod := nettest.NewNS(t)
+		conf := n.with(nil, mapping{53, 53, "udp", ""}, mapping{53, 53, "tcp", ""})
+		r := n.add(name, pod, conf)
+		serve(t, pod, name, 53)
+		expect(name)
+		before := n.flows(r.addr(0))
+		reaches(t, lan, "tcp", "192.0.2.1:53", name+" 192.0.2.9")
+		reaches(t, lan, "tcp", "[fd99::1]:53", name+" fd99::9")
+		if got := n.flows(r.addr(0)) - before; got != 1 {
+			t.Errorf("%d flows, %d before", got, before)
+		}
+		n.del(name, conf)
+		if left := n.flows(r.addr(0)) + n.flows(r.addr(1)); left != 0 {
+			t.Errorf("%d flows left", left)
+		}
+		expect("node")
+	}
+	for _, c := range conns {
+		ok(t, c.Close())
 	}
 }

@@ -50,6 +50,17 @@ func (f family) maps() []netutil.Map {
 	return list
 }
 
+func mapNamed(name string) netutil.Map {
+	for _, f := range families {
+		for _, m := range f.maps() {
+			if m.Name == name {
+				return m
+			}
+		}
+	}
+	return netutil.Map{}
+}
+
 // element is an entry and the map that it is for.
 type element struct {
 	in netutil.Map

@@ -203,32 +203,42 @@ func (e editor) restore(leases []lease.Lease) error {
 	return errors.Join(append(faults, e.nft.Commit())...)
 }
 
-// Remove takes the host ports of a lease away, as far as they are its own; gone is success.
-func Remove(host *netutil.Handle, l lease.Lease) error {
+// Remove takes the host ports of a lease away, as far as they are its own; gone is success. What others
+// delete belongs into beside: see Nft.Close, one grace period is waited for then, and not under the lock.
+func Remove(l lease.Lease, beside func() error) error {
 	if l.HostPorts == nil {
-		return nil
+		return beside()
 	}
-	return edit(host, func(e editor) error {
-		want := elements(l)
-		have, err := e.find(want)
-		if errdefs.IsNotFound(err) {
-			return nil
+	nft, err := netutil.OpenNft(Table)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = nft.Close() }()
+	if err := (editor{nft: nft}).removeOwn(elements(l)); err != nil {
+		return err
+	}
+	return errors.Join(beside(), netutil.FlushAnswersOf(podAddrs(l.HostPorts)...))
+}
+
+// removeOwn deletes those of the elements that are there and have the same owner.
+func (e editor) removeOwn(list []element) error {
+	unlock, err := netutil.LockNS()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unlock() }()
+	have, err := e.find(list)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	var own []element
+	for _, w := range list {
+		if old, is := have[w.place()]; is && old.Comment == w.Comment {
+			own = append(own, w)
 		}
-		if err != nil {
-			return err
-		}
-		var own []element
-		for _, w := range want {
-			if old, is := have[w.place()]; is && old.Comment == w.Comment {
-				own = append(own, w)
-			}
-		}
-		each(own, e.nft.DeleteEntries)
-		if err := ignoreMissing(e.nft.Commit()); err != nil {
-			return err
-		}
-		return netutil.FlushAnswersOf(podAddrs(l.HostPorts)...)
-	})
+	}
+	each(own, e.nft.DeleteEntries)
+	return ignoreMissing(e.nft.Commit())
 }
 
 func ignoreMissing(err error) error {

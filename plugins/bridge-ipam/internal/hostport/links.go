@@ -46,12 +46,15 @@ func routeLocalnet(link, value string) netutil.Sysctl {
 	return netutil.Sysctl{Key: "ipv4/conf/" + link + "/route_localnet", Value: value, Optional: true}
 }
 
-// Tidy undoes what is used no more: of links what they were given, and with the last host port of all
-// networks chains and maps, and the table if nothing else is in it.
+// Tidy undoes what is used no more: elements whose host link is gone, what links were given, and with the
+// last host port of all networks chains and maps, and the table if nothing else is in it.
 func Tidy(host *netutil.Handle, links ...string) error {
 	return edit(host, func(e editor) error {
 		have, err := e.dump()
 		missing := errdefs.IsNotFound(err)
+		if err == nil {
+			have, err = e.dropDead(have)
+		}
 		if err != nil && !missing {
 			return err
 		}
@@ -74,6 +77,30 @@ func Tidy(host *netutil.Handle, links ...string) error {
 		}
 		return ignoreMissing(e.nft.Commit())
 	})
+}
+
+// dropDead deletes the elements of owners that are gone and returns the others.
+func (e editor) dropDead(have map[place]netutil.Entry) (map[place]netutil.Entry, error) {
+	var dead []element
+	alive := map[place]netutil.Entry{}
+	known := map[string]bool{}
+	for p, entry := range have {
+		is, asked := known[entry.Comment]
+		if !asked {
+			var err error
+			if is, err = e.alive(entry.Comment); err != nil {
+				return nil, err
+			}
+			known[entry.Comment] = is
+		}
+		if is {
+			alive[p] = entry
+		} else {
+			dead = append(dead, element{in: mapNamed(p.in), Entry: entry})
+		}
+	}
+	each(dead, e.nft.DeleteEntries)
+	return alive, ignoreMissing(e.nft.Commit())
 }
 
 // closeLink undoes openLink for a link that no element names.

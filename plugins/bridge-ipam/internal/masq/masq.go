@@ -86,14 +86,15 @@ func (n Network) Add(addrs []netip.Addr) error {
 }
 
 func (n Network) add(nft *netutil.Nft, addrs []netip.Addr) error {
-	if err := addElements(nft, n.Chain(), addrs); err != nil {
-		return err
-	}
+	// Looking first: a transaction that fails waits for a grace period.
 	rules, err := nft.Rules(n.Chain())
 	if err == nil && rules != n.families() {
 		err = fmt.Errorf("rules of nftables chain %s: %w", n.Chain(), errdefs.ErrNotFound)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return addElements(nft, n.Chain(), addrs)
 }
 
 // families counts the families of the subnets; each has one rule.
