@@ -218,6 +218,7 @@ func TestParseTeardown(t *testing.T) {
 		{"null", conf(`"cni.dev/valid-attachments":null`), 0, false},
 		{"empty", conf(`"cni.dev/valid-attachments":[]`), 0, false},
 		{"one", conf(`"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]`), 1, false},
+		{"old name", conf(`"cni.dev/attachments":[{"containerID":"a","ifname":"eth0"}]`), 1, false},
 		{"promise", conf(`"runtimeConfig":{"io.podwright.netns-destroyed":true}`), -1, true},
 		{"a configuration gone bad", conf(`"mtu":"x","vlan":5,"ipam":{"ranges":7,"dataDir":"/d"},"prevResult":8`), -1, false},
 	} {
