@@ -12,17 +12,16 @@ import (
 // Lint names every fault of one plugin's configuration, for people, and the keys that nothing reads. It is
 // slower than Parse, which ends at a key of the wrong type.
 func Lint(data []byte) (faults, unknown []string) {
-	var generic map[string]any
+	generic := map[string]any{}
 	if err := json.Unmarshal(data, &generic); err != nil {
 		return []string{err.Error()}, nil
 	}
+	if generic == nil { // null
+		generic = map[string]any{}
+	}
 	unknown = unknownKeys(generic)
 	for range maxFaults {
-		data, err := json.Marshal(generic)
-		if err != nil {
-			return append(faults, err.Error()), unknown
-		}
-		_, err = Parse(data, "")
+		_, err := Parse(data, "")
 		var many *faulty
 		switch {
 		case err == nil:
@@ -36,25 +35,33 @@ func Lint(data []byte) (faults, unknown []string) {
 		if !forget(generic, strings.Split(strings.TrimSuffix(key, ":"), ".")) {
 			break
 		}
+		if data, err = json.Marshal(generic); err != nil {
+			break
+		}
 	}
 	return faults, unknown
 }
 
-// forget drops a key, or the list that it is in; the name is replaced, because there must be one.
+// forget drops a key in all its spellings, or the list that it is in; the name is replaced, because there must
+// be one.
 func forget(m map[string]any, path []string) bool {
-	value, ok := m[path[0]]
-	if path[0] == "name" && value != "x" {
+	if path[0] == "name" && m["name"] != "x" {
 		m["name"] = "x"
 		return true
 	}
-	if !ok {
-		return false
+	found := false
+	for key, value := range m {
+		if !strings.EqualFold(key, path[0]) {
+			continue
+		}
+		if inner, is := value.(map[string]any); is && len(path) > 1 {
+			found = forget(inner, path[1:]) || found
+			continue
+		}
+		delete(m, key)
+		found = true
 	}
-	if inner, is := value.(map[string]any); is && len(path) > 1 {
-		return forget(inner, path[1:])
-	}
-	delete(m, path[0])
-	return true
+	return found
 }
 
 // ofRuntime are keys that the runtime reads or fills in, with whatever is in them.
