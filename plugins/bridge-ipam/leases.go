@@ -99,12 +99,16 @@ func readRows(dataDir string) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	beside := dataDir
+	if dataDir == netconf.DefaultDataDir {
+		beside = netconf.HostLocalDir
+	}
 	rows := []row{}
 	for _, n := range networks {
 		if !n.IsDir() {
 			continue
 		}
-		store := lease.New(dataDir, n.Name(), boot).Beside(dataDir)
+		store := lease.New(dataDir, n.Name(), boot).Beside(beside)
 		some, err := rowsOf(store, n.Name(), boot, present)
 		if err != nil {
 			return nil, err
