@@ -87,7 +87,10 @@ func readRows(dataDir string) ([]row, error) {
 		return nil, err
 	}
 	networks, err := os.ReadDir(dataDir)
-	if err != nil && !(errors.Is(err, os.ErrNotExist) && dataDir == netconf.DefaultDataDir) {
+	if errors.Is(err, os.ErrNotExist) && dataDir == netconf.DefaultDataDir {
+		err = nil // nobody had a lease since the boot
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read leases: %w", err)
 	}
 	host, err := netutil.Host()

@@ -145,8 +145,8 @@ func printError(w io.Writer, cniVersion string, err error) error {
 		e = types.NewError(types.ErrInternal, err.Error(), "")
 	}
 	msg := e.Msg
-	if _, bare := err.(*types.Error); !bare { // what was wrapped around the coded error belongs into the message
-		msg = err.Error()
+	if full := err.Error(); full != e.Error() { // what was wrapped around the coded error belongs into the message
+		msg = full
 	}
 	data, err := json.MarshalIndent(struct {
 		CNIVersion string `json:"cniVersion"`

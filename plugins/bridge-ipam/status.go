@@ -16,8 +16,8 @@ import (
 // errNotAvailable is the specification's code for "ADD would fail".
 const errNotAvailable = 50
 
-// errLimited is its code for "ADD would fail, and what is attached may be cut off".
-const errLimited = 51
+// errLimitedConnectivity is the code for that, and attachments that are there may suffer too.
+const errLimitedConnectivity = 51
 
 // status says whether an ADD would find what it needs.
 func (p *plugin) status() error {
@@ -54,7 +54,7 @@ func (p *plugin) status() error {
 
 func notAvailable(err error) error {
 	var e *types.Error
-	if errors.As(err, &e) && (e.Code == errNotAvailable || e.Code == errLimited) { // another plugin's own answer
+	if errors.As(err, &e) && (e.Code == errNotAvailable || e.Code == errLimitedConnectivity) { // another plugin's own answer
 		return err
 	}
 	return types.NewError(errNotAvailable, err.Error(), "")

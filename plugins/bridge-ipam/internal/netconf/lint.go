@@ -96,7 +96,7 @@ func unknownKeys(generic map[string]any) []string {
 
 // unknownIn compares keys with the fields of a struct, as encoding/json does: without regard to case.
 func unknownIn(at string, t reflect.Type, value any) (out []string) {
-	for t.Kind() == reflect.Slice && t != reflect.TypeFor[json.RawMessage]() {
+	if t.Kind() == reflect.Slice && t != reflect.TypeFor[json.RawMessage]() {
 		list, _ := value.([]any)
 		for _, v := range list {
 			out = append(out, unknownIn(at, t.Elem(), v)...)
