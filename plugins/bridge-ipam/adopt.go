@@ -61,9 +61,10 @@ func collectAdopted(store *lease.Locked, valid map[string]bool) error {
 	}
 	var faults []error
 	for _, a := range adopted {
-		if !valid[a.Key()] && !(a.IfName == "" && keep[a.ContainerID]) {
-			faults = append(faults, store.DropAdopted(a))
+		if valid[a.Key()] || a.IfName == "" && keep[a.ContainerID] {
+			continue
 		}
+		faults = append(faults, store.DropAdopted(a))
 	}
 	return errors.Join(faults...)
 }

@@ -5,98 +5,116 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/pkg/netutil/nettest"
 )
 
-// TestAdoption: the reference chain has pods, bridge-ipam takes its place with the same configuration. No
-// address is given twice, the old pods go on, their DEL frees what they had for both plugins, and back.
-func TestAdoption(t *testing.T) {
-	n := newNode(t)
-	path := cniPath(t)
-	ipam := ranges("10.22.0.0/29", "fd22::/64")
-	keys := map[string]any{"type": "bridge", "ipMasq": false, "ipam": ipam}
-	before, after := n.conf(keys), ""
-	keys["type"] = "bridge-ipam"
-	after = n.conf(keys)
-	reference := filepath.Join(path, "bridge")
+// changeover is a node on which the reference chain and bridge-ipam work on one directory.
+type changeover struct {
+	*node
+	path          string
+	before, after string // the same network, of the reference and of bridge-ipam
+	keys          map[string]any
+	pods          map[string]string
+	results       map[string]result
+	held          map[netip.Addr]string
+}
 
-	pods, results := map[string]string{}, map[string]result{}
-	held := map[netip.Addr]string{}
-	add := func(id, program, conf string) {
-		pods[id] = nettest.NewNS(t)
-		r := n.answered(call{cmd: "ADD", id: id, ifName: "eth0", netns: pods[id], conf: conf, path: path, program: program})
-		for f := range 2 {
-			if other := held[r.addr(f)]; other != "" {
-				t.Errorf("%s is given to %s and %s", r.addr(f), other, id)
-			}
-			held[r.addr(f)] = id
-		}
-		results[id] = r
-	}
-	for _, id := range []string{"old1", "old2", "old3"} {
-		add(id, reference, before)
-	}
-	for _, id := range []string{"new1", "new2"} { // the range has no more
-		add(id, binary, after)
-	}
-	full := call{cmd: "ADD", id: "x", ifName: "eth0", netns: nettest.NewNS(t), conf: after, path: path}
-	n.refused(full, 11, "no free address")
-	for f := range 2 {
-		if seen := hello(t, pods["new1"], pods["old1"], results["old1"].addr(f)); seen.Addr() != results["new1"].addr(f) {
-			t.Errorf("seen as %s, is %s", seen, results["new1"].addr(f))
-		}
-	}
-	n.quiet(call{cmd: "CHECK", id: "old1", ifName: "eth0", netns: pods["old1"], conf: withPrev(t, after, results["old1"].raw)})
+func newChangeover(t *testing.T) *changeover {
+	c := &changeover{node: newNode(t), path: cniPath(t), pods: map[string]string{}, results: map[string]result{}, held: map[netip.Addr]string{}}
+	c.keys = map[string]any{"type": "bridge", "ipMasq": false, "ipam": ranges("10.22.0.0/29", "fd22::/64")}
+	c.before = c.conf(c.keys)
+	c.keys["type"] = "bridge-ipam"
+	c.after = c.conf(c.keys)
+	return c
+}
 
-	// DEL of an old pod takes its link, and its address in the books of both.
-	del := func(id string) {
-		n.quiet(call{cmd: "DEL", id: id, ifName: "eth0", netns: pods[id], conf: after, path: path})
+// call is one by either.
+func (c *changeover) call(cmd, id string, reference bool) call {
+	out := call{cmd: cmd, id: id, ifName: "eth0", netns: c.pods[id], conf: c.after, path: c.path}
+	if reference {
+		out.conf, out.program = c.before, filepath.Join(c.path, "bridge")
+	}
+	return out
+}
+
+// attach expects addresses that nobody holds.
+func (c *changeover) attach(reference bool, ids ...string) {
+	c.t.Helper()
+	for _, id := range ids {
+		c.pods[id] = nettest.NewNS(c.t)
+		r := c.answered(c.call("ADD", id, reference))
 		for f := range 2 {
-			addr := results[id].addr(f)
-			if _, err := os.Stat(filepath.Join(n.data, "net", addr.String())); err == nil {
-				t.Errorf("%s is still held by host-local", addr)
+			if other := c.held[r.addr(f)]; other != "" {
+				c.t.Errorf("%s is given to %s and %s", r.addr(f), other, id)
 			}
-			delete(held, addr)
+			c.held[r.addr(f)] = id
 		}
-		at(t, pods[id], func(h *netutil.Handle) {
+		c.results[id] = r
+	}
+}
+
+// detach expects that the link is gone, and the addresses from the books of host-local.
+func (c *changeover) detach(reference bool, ids ...string) {
+	c.t.Helper()
+	for _, id := range ids {
+		c.quiet(c.call("DEL", id, reference))
+		c.freed(id)
+		at(c.t, c.pods[id], func(h *netutil.Handle) {
 			if _, err := h.Link("eth0"); err == nil {
-				t.Errorf("the link of %s is still there", id)
+				c.t.Errorf("the link of %s is still there", id)
 			}
 		})
 	}
-	del("old1")
-	add("new3", binary, after)
-	if got, want := results["new3"].addr(0), results["old1"].addr(0); got != want {
+}
+
+func (c *changeover) freed(id string) {
+	c.t.Helper()
+	for f := range 2 {
+		addr := c.results[id].addr(f)
+		if _, err := os.Stat(filepath.Join(c.data, "net", addr.String())); err == nil {
+			c.t.Errorf("%s is still held by host-local", addr)
+		}
+		delete(c.held, addr)
+	}
+}
+
+// TestAdoption: the reference chain has pods, bridge-ipam takes its place with the same configuration, and later
+// it comes back. No address is given twice, old pods go on, and a DEL by either frees what a pod had for both.
+func TestAdoption(t *testing.T) {
+	c := newChangeover(t)
+	c.attach(true, "old1", "old2", "old3")
+	c.attach(false, "new1", "new2") // the range has no more
+	full := call{cmd: "ADD", id: "x", ifName: "eth0", netns: nettest.NewNS(t), conf: c.after, path: c.path}
+	c.refused(full, 11, "no free address")
+	for f := range 2 {
+		if seen := hello(t, c.pods["new1"], c.pods["old1"], c.results["old1"].addr(f)); seen.Addr() != c.results["new1"].addr(f) {
+			t.Errorf("seen as %s, is %s", seen, c.results["new1"].addr(f))
+		}
+	}
+	check := c.call("CHECK", "old1", false)
+	check.conf = withPrev(t, c.after, c.results["old1"].raw)
+	c.quiet(check)
+
+	c.detach(false, "old1")
+	c.attach(false, "new3")
+	if got, want := c.results["new3"].addr(0), c.results["old1"].addr(0); got != want {
 		t.Errorf("%s, want the freed %s", got, want)
 	}
-	// GC knows them too: old2 is listed, old3 is not.
-	n.quiet(n.gc(keys, "old2", "new1", "new2", "new3"))
-	for id, want := range map[string]bool{"old2": true, "old3": false} {
-		_, err := os.Stat(filepath.Join(n.data, "net", results[id].addr(0).String()))
-		if (err == nil) != want {
-			t.Errorf("host-local's lease of %s: %v", id, err)
-		}
-	}
-	for _, id := range []string{"new1", "new2"} {
-		n.quiet(call{cmd: "DEL", id: id, ifName: "eth0", netns: pods[id], conf: after, path: path})
-		delete(held, results[id].addr(0))
-		delete(held, results[id].addr(1))
-	}
+	c.quiet(c.gc(c.keys, "old2", "new1", "new2", "new3")) // old3 is not listed
+	c.freed("old3")
+	c.detach(false, "new1", "new2")
+
 	// And back: host-local finds a directory of its own, in which old2 and new3 have their addresses.
-	delete(held, results["old3"].addr(0))
-	delete(held, results["old3"].addr(1))
-	for i := range 3 {
-		add(fmt.Sprintf("back%d", i), reference, before)
+	c.attach(true, "back1", "back2", "back3")
+	c.pods["x"] = nettest.NewNS(t)
+	if a := c.run(c.call("ADD", "x", true)); a.code == 0 || !strings.Contains(a.stdout, "no IP addresses available") {
+		t.Errorf("host-local gave more than there is: %+v", a)
 	}
-	for _, id := range []string{"old2", "new3"} {
-		n.quiet(call{cmd: "DEL", id: id, ifName: "eth0", netns: pods[id], conf: before, path: path, program: reference})
-		if _, err := os.Stat(filepath.Join(n.data, "net", results[id].addr(0).String())); err == nil {
-			t.Errorf("%s is still held", results[id].addr(0))
-		}
-	}
+	c.detach(true, "old2", "new3")
 }
 
 // TestAdoptionInParallel: both plugins at once on one directory, as while a node is changed over.

@@ -92,13 +92,9 @@ func deadLeases(store *lease.Store, host *netutil.Handle) ([]lease.Entry, error)
 	if err != nil {
 		return nil, err
 	}
-	links, err := host.Links()
+	present, err := linkNames(host)
 	if err != nil {
 		return nil, err
-	}
-	present := map[string]bool{}
-	for _, l := range links {
-		present[l.Name] = true
 	}
 	var dead []lease.Entry
 	for _, e := range entries {
@@ -107,6 +103,15 @@ func deadLeases(store *lease.Store, host *netutil.Handle) ([]lease.Entry, error)
 		}
 	}
 	return dead, nil
+}
+
+func linkNames(host *netutil.Handle) (map[string]bool, error) {
+	links, err := host.Links()
+	present := map[string]bool{}
+	for _, l := range links {
+		present[l.Name] = true
+	}
+	return present, err
 }
 
 // namespaceGone is true when the path is gone or pins another namespace. Of a record that cannot be read

@@ -73,13 +73,21 @@ func TestGC(t *testing.T) {
 	n.clean()
 }
 
-// TestGCForms is rule 10 for the list: null is empty (libcni writes it so), a missing key is refused.
+// TestGCForms is rule 10 for the list: null is empty (libcni writes it so). Without the key (cnitool) the dead
+// go and the living stay.
 func TestGCForms(t *testing.T) {
 	n := newNode(t)
 	conf := n.conf(nil)
 	pod := nettest.NewNS(t)
 	r := n.add("c", pod, conf)
-	n.refused(call{cmd: "GC", conf: conf}, 7, "cni.dev/valid-attachments")
+	dead := nettest.NewNS(t)
+	n.add("dead", dead, conf)
+	at(t, dead, func(h *netutil.Handle) { ok(t, h.DeleteLink("eth0")) })
+	nettest.DeleteNS(t, dead)
+	n.quiet(call{cmd: "GC", conf: conf})
+	if _, _, leases := n.left(); len(leases) != 4 { // of c: a record, a link to it and two addresses
+		t.Errorf("leases %v", leases)
+	}
 	n.refused(call{cmd: "GC", conf: strings.Replace(conf, `"name"`, `"cni.dev/valid-attachments":7,"name"`, 1)}, 7, "cni.dev/valid-attachments")
 	n.quiet(call{cmd: "CHECK", id: "c", ifName: "eth0", netns: pod, conf: withPrev(t, conf, r.raw)})
 	n.quiet(call{cmd: "GC", conf: strings.Replace(conf, `"name"`, `"cni.dev/valid-attachments":null,"name"`, 1)})

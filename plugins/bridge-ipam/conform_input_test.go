@@ -83,7 +83,7 @@ func TestBadStdin(t *testing.T) {
 func TestBadInputIsCheap(t *testing.T) {
 	n := newNode(t)
 	for name, stdin := range map[string]string{
-		"fine": n.conf(nil), "fine and deep": `{"cniVersion":"1.1.0","name":"net","prevResult":` + strings.Repeat(`{"a":`, 9000) + "1" + strings.Repeat("}", 9001),
+		"fine": n.conf(nil), "fine and deep": `{"cniVersion":"1.1.0","name":"net","ipam":{"dataDir":"` + n.data + `"},"prevResult":` + strings.Repeat(`{"a":`, 9000) + "1" + strings.Repeat("}", 9001),
 		"size": `{"x":"` + strings.Repeat("a", 10<<20), "lists": strings.Repeat("[", 10<<20), "objects": strings.Repeat(`{"a":`, 2<<20),
 		"ranges": `{"cniVersion":"1.1.0","name":"net","ipam":{"ranges":[` + strings.Repeat(`[{"subnet":"10.0.0.0/8"}],`, 35_000) + `[]]}}`,
 	} {

@@ -15,7 +15,18 @@
 //	hostport        ports of the node that lead to pods                    (nftables)
 //	pkg/netutil     links, addresses, routes, sysctls, conntrack, nftables (the kernel)
 //
-// No program is executed, and no process stays behind.
+// No program is executed but an IPAM plugin that a configuration names, and no process stays behind. Without
+// CNI_COMMAND the program is a tool for people (people, leases, checkconfig).
+//
+// # Roles
+//
+//	link and addresses     ipam.type is absent, "bridge-ipam" or "host-local": all below
+//	link only              ipam.type is another plugin (delegate): it is asked in every operation
+//	addresses only         type is another plugin, which asks us (addresses)
+//
+// For another plugin's addresses the order of ADD is: link, active at once because dhcp asks through it; that
+// plugin's ADD; addresses and routes; a lease that holds nothing and notes what masquerade, CHECK and GC have
+// to know. It is the commit of such an ADD. Whatever fails, that plugin's DEL is called.
 //
 // # ADD
 //
@@ -29,6 +40,9 @@
 //  4. Host ports: the lease has claimed them, and now they lead to the pod.
 //  5. The host end joins the bridge and comes up, in one message. This is the commit: a host end that is
 //     up and on a bridge belongs to a finished ADD, any other is debris.
+//
+// In mode "routed" there is no bridge: the host end has the gateway addresses (169.254.1.1, fe80::1) and comes
+// up, and the last route of the host to an address of the pod is the commit.
 //
 // A failure after step 2 runs the teardown. A crash leaves a lease, perhaps a veth pair that is not on the
 // bridge and perhaps an nftables element; DEL, GC and a repeated ADD all clear them.
@@ -56,8 +70,14 @@
 // What is gone already is success everywhere. DEL looks at the name of the network, its lease directory and
 // the promise and at nothing else, so that a configuration that was broken later still lets go.
 //
-// The bridge stays after the last DEL. GC with an empty list removes it if it carries our alias and has no
-// port but the gateways of VLANs, which are ours too.
+// The bridge stays after the last DEL. GC with an empty list removes it if it carries our mark and has no
+// port but the gateways of VLANs, which are ours too. GC without a list collects only what is provably dead.
+//
+// # Beside host-local
+//
+// Where the reference plugin host-local has leases of a network, they count and are released like ours, and it
+// is told of ours; see package lease. A pod that the reference made is found by its namespace: DEL deletes its
+// interface there.
 //
 // # What heals by itself
 //

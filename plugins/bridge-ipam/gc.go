@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
@@ -19,15 +18,18 @@ func (p *plugin) gc() error {
 	if err != nil {
 		return err
 	}
-	if conf.Valid == nil {
-		return types.NewError(types.ErrInvalidNetworkConfig,
-			"cni.dev/valid-attachments: missing; without it GC would remove everything", "")
-	}
 	host, err := netutil.Host()
 	if err != nil {
 		return err
 	}
 	defer host.Close()
+	if conf.Valid == nil {
+		faults := []error{p.collectDead(conf.Identity, host)}
+		if conf.Delegate != "" {
+			faults = append(faults, p.delegated("GC", conf.Delegate))
+		}
+		return errors.Join(faults...)
+	}
 	valid := map[string]bool{}
 	for _, v := range conf.Valid {
 		valid[lease.Attachment{ContainerID: v.ContainerID, IfName: v.IfName}.Key()] = true
@@ -44,6 +46,20 @@ func (p *plugin) gc() error {
 		faults = append(faults, removeBridge(host, conf.Bridge))
 	}
 	return errors.Join(faults...)
+}
+
+// collectDead is GC without a list of what is valid, as cnitool asks for it: only leases whose owner is
+// provably dead go, and what belongs to no lease. Nobody said that the living are not valid.
+func (p *plugin) collectDead(id netconf.Identity, host *netutil.Handle) error {
+	s := p.store(id)
+	if !s.Exists() {
+		return nil
+	}
+	store, err := s.Lock()
+	if err != nil {
+		return err
+	}
+	return errors.Join(reclaim(store, host), retainMasquerade(store, id.Name), store.Sweep(), store.Unlock())
 }
 
 // collect removes links, leases and masquerade. It works in the order of the teardown, for all at once.

@@ -21,16 +21,10 @@ const newest = "1.1.0"
 
 var supported = version.PluginSupports("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", newest)
 
-const usage = `bridge-ipam is a CNI plugin: a container runtime runs it with CNI_COMMAND and other variables
-set and a network configuration on stdin. It makes an interface in a network namespace, joins
-it to a bridge and allocates its addresses. It answers ADD, DEL, CHECK, GC, STATUS and VERSION.
-
-To try it:  CNI_COMMAND=VERSION bridge-ipam
-            CNI_PATH=<its directory> NETCONFPATH=<conf/cni> cnitool add podwright /run/netns/<name>
-CNI specification versions: `
-
 // Process is what the plugin gets from its caller and gives back.
 type Process struct {
+	Args           []string // without the program's name; for people, a runtime gives none
+	Version        string
 	Getenv         func(string) string
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -41,8 +35,7 @@ type Process struct {
 // nothing else.
 func Main(p Process) int {
 	if p.Getenv("CNI_COMMAND") == "" {
-		_, _ = fmt.Fprintln(p.Stderr, usage+strings.Join(supported.SupportedVersions(), ", "))
-		return 1
+		return people(p)
 	}
 	cniVersion, err := dispatch(p)
 	if err == nil {
@@ -72,12 +65,20 @@ func dispatch(p Process) (cniVersion string, err error) {
 	if err != nil {
 		return cniVersion, err
 	}
+	boot, err := readBootID()
+	if err != nil {
+		return v, err
+	}
+	pl := &plugin{env: env, config: config, version: v, bootID: boot, log: p.Log}
+	return v, pl.run(p.Stdout)
+}
+
+func readBootID() (string, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return v, fmt.Errorf("read boot id: %w", err)
+		return "", fmt.Errorf("read boot id: %w", err)
 	}
-	pl := &plugin{env: env, config: config, version: v, bootID: strings.TrimSpace(string(boot)), log: p.Log}
-	return v, pl.run(p.Stdout)
+	return strings.TrimSpace(string(boot)), nil
 }
 
 // plugin is one operation.
@@ -144,8 +145,8 @@ func printError(w io.Writer, cniVersion string, err error) error {
 		e = types.NewError(types.ErrInternal, err.Error(), "")
 	}
 	msg := e.Msg
-	if _, bare := err.(*types.Error); !bare { // what was wrapped around the coded error belongs into the message
-		msg = err.Error()
+	if full := err.Error(); full != e.Error() { // what was wrapped around the coded error belongs into the message
+		msg = full
 	}
 	data, err := json.MarshalIndent(struct {
 		CNIVersion string `json:"cniVersion"`

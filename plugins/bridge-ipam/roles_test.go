@@ -168,6 +168,54 @@ func TestForeignIPAMUndo(t *testing.T) {
 	n.clean()
 }
 
+// TestForeignIPAMKilled: an ADD that was killed after the other plugin gave addresses leaves a link that works
+// and no lease of ours. The same ADD clears both, at ours and at the other plugin.
+func TestForeignIPAMKilled(t *testing.T) {
+	n := newNode(t)
+	conf, leases := n.foreign(nil)
+	add := call{cmd: "ADD", id: "c", ifName: "eth0", netns: nettest.NewNS(t), conf: conf, path: cniPath(t)}
+	n.answered(add)
+	records, err := filepath.Glob(filepath.Join(n.data, "net", "rec", "*-*"))
+	ok(t, err)
+	for _, path := range records {
+		ok(t, os.Remove(path))
+	}
+	n.answered(add)
+	if held := givenBy(t, leases); len(held) != 2 {
+		t.Errorf("the other plugin holds %v", held)
+	}
+	n.quiet(call{cmd: "DEL", id: "c", ifName: "eth0", conf: conf, path: add.path})
+	n.clean("br0")
+}
+
+// TestForeignIPAMNonsense: what another plugin says is checked like any input.
+func TestForeignIPAMNonsense(t *testing.T) {
+	n := newNode(t)
+	dir := t.TempDir()
+	conf := n.conf(map[string]any{"ipam": map[string]any{"type": "odd"}})
+	for name, c := range map[string]struct {
+		says string
+		code uint
+		want string
+	}{
+		"nothing":     {"true", 6, "result of odd"},
+		"not JSON":    {"echo hello", 6, "result of odd"},
+		"a list":      {"echo []", 6, "result of odd"},
+		"no address":  {`echo '{"cniVersion":"1.1.0"}'`, 999, "has no address"},
+		"bad address": {`echo '{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.300/8"}]}'`, 7, "result of odd"},
+		"version":     {`echo '{"cniVersion":"9.9.9"}'`, 7, "result of odd"},
+		"exit":        {"echo why >&2; exit 3", 999, "why"},
+		"its error":   {`echo '{"code":123,"msg":"its own words"}'; exit 1`, 123, "IPAM plugin odd, ADD: its own words"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			script := "#!/bin/sh\n[ \"$CNI_COMMAND\" = DEL ] && exit 0\n" + c.says + "\n"
+			ok(t, os.WriteFile(filepath.Join(dir, "odd"), []byte(script), 0o755))
+			n.refused(call{cmd: "ADD", id: "c", ifName: "eth0", netns: nettest.NewNS(t), conf: conf, path: "/nonexistent:" + dir}, c.code, c.want)
+			n.clean("br0")
+		})
+	}
+}
+
 // TestStaticIPAM: addresses of the reference plugin static, which names no gateway here.
 func TestStaticIPAM(t *testing.T) {
 	n := newNode(t)

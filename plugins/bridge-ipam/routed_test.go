@@ -23,6 +23,10 @@ func TestRouted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
 			out := n.outside(1480)
+			at(t, n.ns, func(h *netutil.Handle) { // as strict as a node may be
+				ok(t, h.SetSysctls(netutil.Sysctl{Key: "ipv4/conf/all/rp_filter", Value: "1"}, netutil.Sysctl{Key: "ipv4/conf/default/rp_filter", Value: "1"},
+					netutil.Sysctl{Key: "ipv4/conf/all/arp_ignore", Value: "1"}, netutil.Sysctl{Key: "ipv4/conf/all/arp_announce", Value: "2"}))
+			})
 			conf := n.routed(subnets...)
 			var pods []string
 			var results []result
@@ -170,4 +174,27 @@ func TestRoutedHostPorts(t *testing.T) {
 	n.del("c", conf)
 	n.del("other", conf)
 	n.clean("uplink")
+}
+
+// TestRoutedPromise: a DEL whose runtime destroys the namespace right after cuts the pod off and no more. The next
+// owner of the address is reached at once, while the old namespace still lives.
+func TestRoutedPromise(t *testing.T) {
+	n := newNode(t)
+	n.outside(1500)
+	keys := map[string]any{"mode": "routed", "bridge": nil, "isGateway": nil, "ipam": ranges("10.33.0.0/30", "fd33::/126")}
+	conf := n.conf(keys)
+	keys["runtimeConfig"] = map[string]any{"io.podwright.netns-destroyed": true}
+	old, next := nettest.NewNS(t), nettest.NewNS(t)
+	first := n.add("old", old, conf)
+	n.del("old", n.conf(keys))
+	n.routes([]result{first})
+	second := n.add("next", next, conf)
+	for f := range 2 {
+		if first.addr(f) != second.addr(f) && f == 0 { // IPv6 has a second address
+			t.Errorf("%s, then %s", first.addr(f), second.addr(f))
+		}
+		hello(t, n.ns, next, second.addr(f))
+	}
+	nettest.DeleteNS(t, old)
+	n.del("next", conf)
 }

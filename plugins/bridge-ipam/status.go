@@ -65,6 +65,10 @@ func (p *plugin) status() error {
 }
 
 func notAvailable(err error) error {
+	var e *types.Error
+	if errors.As(err, &e) && (e.Code == errNotAvailable || e.Code == errLimitedConnectivity) { // another plugin's own answer
+		return err
+	}
 	return types.NewError(errNotAvailable, err.Error(), "")
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podwright/podwright/pkg/durable"
 )
 
 // TestBeside: what host-local left counts as taken until it is released, and what is no lease of it is let be.
@@ -68,5 +70,50 @@ func TestBeside(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(old, "notes")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTellHostLocal: in a directory that host-local has given addresses of, it is told of ours in its form,
+// under its lock, and its files go with our leases.
+func TestTellHostLocal(t *testing.T) {
+	ours, theirs := t.TempDir(), t.TempDir()
+	old := filepath.Join(theirs, "net")
+	if err := os.MkdirAll(old, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := New(ours, "net", "boot").Beside(theirs)
+	at := Attachment{"c", "eth0"}
+	addr := netip.MustParseAddr("10.0.0.9")
+	file := filepath.Join(old, addr.String())
+	for _, shared := range []bool{false, true} {
+		if shared {
+			if err := os.WriteFile(filepath.Join(old, marker), []byte("10.0.0.2"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, err := s.Lock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Commit(Lease{Attachment: at, Addresses: []netip.Addr{addr}}); err != nil {
+			t.Fatal(err)
+		}
+		lock, busy := durable.TryAcquire(filepath.Join(old, "lock"))
+		if (busy != nil) != shared {
+			t.Errorf("shared %t: host-local's lock: %v", shared, busy)
+		}
+		if lock != nil {
+			_ = lock.Release()
+		}
+		data, _ := os.ReadFile(file)
+		if want := map[bool]string{true: "c\r\neth0"}[shared]; string(data) != want {
+			t.Errorf("shared %t: %q, want %q", shared, data, want)
+		}
+		if err := errors.Join(l.Release(at), l.Unlock()); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(file); err == nil || s.Taken(addr) {
+			t.Errorf("shared %t: still held: %v", shared, err)
+		}
 	}
 }

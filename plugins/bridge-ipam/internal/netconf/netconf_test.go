@@ -264,6 +264,7 @@ func TestParseTeardown(t *testing.T) {
 		{"null", conf(`"cni.dev/valid-attachments":null`), 0, false},
 		{"empty", conf(`"cni.dev/valid-attachments":[]`), 0, false},
 		{"one", conf(`"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]`), 1, false},
+		{"old name", conf(`"cni.dev/attachments":[{"containerID":"a","ifname":"eth0"}]`), 1, false},
 		{"promise", conf(`"runtimeConfig":{"io.podwright.netns-destroyed":true}`), -1, true},
 		{"a configuration gone bad", conf(`"mtu":"x","vlan":5,"ipam":{"ranges":7,"dataDir":"/d"},"prevResult":8`), -1, false},
 	} {
@@ -301,12 +302,20 @@ func FuzzParse(f *testing.F) {
 		`"ipam":{"subnet":"::ffff:10.0.0.0/112"}`, `"runtimeConfig":{"ips":["::ffff:10.0.0.1"],"mac":"02:00:00:00:00:01"},"ipam":{"subnet":"10.0.0.0/8"}`,
 		`"prevResult":{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/8"}}`, `"cni.dev/valid-attachments":[{"containerID":"a","ifname":"b"}]`,
 		`"ipam":{"subnet":"10.0.0.0/8","routes":[{"dst":"0.0.0.0/0","gw":"10.0.0.1","table":254}]}`,
+		`"mode":"routed","ipam":{"subnet":"10.0.0.0/8"}`, `"ipam":{"type":"static","addresses":[{"address":"10.0.0.2/8"}],"ranges":7}`,
+		`"type":"macvlan","mode":"vepa","mtu":"x","ipam":{"type":"bridge-ipam","subnet":"10.0.0.0/8"}`,
+		`"mtu":"x","vlan":[],"ipam":{"dataDir":"rel","ranges":[[{"subnet":7}]]}`, `"brigde":"a","ipam":{"type":"host-local","rangs":[]}`,
+		`"cni.dev/attachments":null,"dns":{"search":["a"]},"args":{"cni":{"ips":["10.0.0.9/8"],"mac":"02:00:00:00:00:01"}}`,
 	} {
 		f.Add([]byte(conf(keys)), "IgnoreUnknown=1;IP=10.0.0.9")
 	}
 	f.Fuzz(func(t *testing.T, data []byte, args string) {
 		if _, err := ParseTeardown(data); err != nil && codeOf(err) == 0 {
 			t.Errorf("no code: %v", err)
+		}
+		_, plain := Parse(data, "")
+		if faults, _ := Lint(data); (plain == nil) != (len(faults) == 0) {
+			t.Errorf("Parse says %v, Lint %q", plain, faults)
 		}
 		c, err := Parse(data, args)
 		if err != nil {
@@ -326,4 +335,29 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLint: all faults, one behind the other, and keys that nothing reads.
+func TestLint(t *testing.T) {
+	faults, unknown := Lint([]byte(`{"name":"a/b","mtu":"x","Bridge":7,"ipam":{"dataDir":"rel","subnet":"10.0.0.1/8","rangs":[]},
+		"isgateway":true,"brigde":"b","args":{"x":1},"cni.dev/x":1,"capabilities":{"mac":true}}`))
+	if got := strings.Join(faults, "|"); strings.Count(got, "|") != 4 {
+		t.Errorf("%q", faults)
+	}
+	for i, want := range []string{"mtu: ", "bridge: ", `name "a/b"`, `ipam.dataDir "rel"`, "host bits"} {
+		if !strings.Contains(faults[i], want) {
+			t.Errorf("%q is not in %q", want, faults[i])
+		}
+	}
+	if fmt.Sprint(unknown) != "[brigde ipam.rangs]" {
+		t.Errorf("unknown: %q", unknown)
+	}
+	if faults, unknown := Lint([]byte(conf(`"ipam":{"type":"static","addresses":[]}`))); len(faults)+len(unknown) != 0 {
+		t.Errorf("another plugin's keys: %q %q", faults, unknown)
+	}
+	for _, none := range []string{"null", "{}", "[]", "7", "{"} {
+		if faults, _ := Lint([]byte(none)); len(faults) == 0 {
+			t.Errorf("%s is fine", none)
+		}
+	}
 }

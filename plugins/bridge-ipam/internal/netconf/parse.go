@@ -50,15 +50,25 @@ func (p *parser) err() error {
 	if p.more > 0 {
 		p.faults = append(p.faults, fmt.Sprintf("and %d more", p.more))
 	}
+	all := append(p.unsupported, p.faults...)
+	if len(all) == 0 {
+		return nil
+	}
+	e := fault(strings.Join(all, "; "))
 	if len(p.unsupported) > 0 {
-		msg := strings.Join(append(p.unsupported, p.faults...), "; ")
-		return types.NewError(types.ErrUnsupportedField, msg, "")
+		e.Code = types.ErrUnsupportedField
 	}
-	if len(p.faults) > 0 {
-		return fault(strings.Join(p.faults, "; "))
-	}
-	return nil
+	return &faulty{e, all}
 }
+
+// faulty is an error of more than one fault.
+type faulty struct {
+	err *types.Error
+	all []string
+}
+
+func (f *faulty) Error() string { return f.err.Error() }
+func (f *faulty) Unwrap() error { return f.err }
 
 // Parse reads a configuration. cniArgs is the value of CNI_ARGS.
 func Parse(data []byte, cniArgs string) (*Config, error) {

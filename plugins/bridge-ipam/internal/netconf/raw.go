@@ -34,6 +34,8 @@ type rawTeardown struct {
 		NetnsDestroyed bool `json:"io.podwright.netns-destroyed"`
 	} `json:"runtimeConfig"`
 	Valid json.RawMessage `json:"cni.dev/valid-attachments"`
+	// The key's name in libcni before the specification's was used (containernetworking/cni issue 1101).
+	OldValid json.RawMessage `json:"cni.dev/attachments"`
 }
 
 type raw struct {
@@ -162,6 +164,9 @@ func ParseTeardown(data []byte) (*Teardown, error) {
 		return nil, err
 	}
 	t := &Teardown{Identity: id, NetnsDestroyed: r.RuntimeConfig.NetnsDestroyed}
+	if r.Valid == nil {
+		r.Valid = r.OldValid
+	}
 	if r.Valid == nil {
 		return t, nil
 	}

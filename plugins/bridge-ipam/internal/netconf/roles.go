@@ -11,8 +11,8 @@ const (
 	hostLocal = "host-local" // as ipam.type: this plugin's allocator, which takes its place
 )
 
-// hostLocalDir is where the reference plugin host-local keeps its leases unless dataDir is given.
-const hostLocalDir = "/var/lib/cni/networks"
+// HostLocalDir is where the reference plugin host-local keeps its leases unless dataDir is given.
+const HostLocalDir = "/var/lib/cni/networks"
 
 // Roles say which part of the work is whose.
 type Roles struct {
@@ -35,7 +35,7 @@ func (r rawIdentity) roles(ipamType, dataDir string) Roles {
 	}
 	out.HostLocalDir = dataDir
 	if dataDir == "" && ipamType == hostLocal {
-		out.HostLocalDir = hostLocalDir
+		out.HostLocalDir = HostLocalDir
 	}
 	return out
 }
