@@ -56,7 +56,11 @@ func (r Runtime) Run(ctx context.Context, id, bundle string, io IO) (int, error)
 // returns its pid. name is unique among the files beside the spec.
 func (r Runtime) Exec(ctx context.Context, id, spec string, io IO) (int, error) {
 	pidFile := spec + ".pid"
-	return r.detached(ctx, []string{"exec", "--detach", "--process", spec, "--pid-file", pidFile, id}, pidFile, io)
+	args := []string{"exec", "--detach", "--process", spec, "--pid-file", pidFile}
+	if io.Console != "" {
+		args = append(args, "--console-socket", io.Console)
+	}
+	return r.detached(ctx, append(args, id), pidFile, io)
 }
 
 // detached runs a command that leaves its process to us as an orphan. Call it between Expecting and its end.

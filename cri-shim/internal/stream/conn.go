@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // conn is a client's connection. The server of net/http lets go of one that was upgraded, and the streams of SPDY
@@ -30,10 +32,30 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Close closes the connection.
+// Write writes, and notices the end.
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.lost()
+	}
+	return n, err
+}
+
+// Close closes the connection. One that was upgraded is closed by linger.
 func (c *conn) Close() error {
-	c.lost()
+	if !c.upgraded.Load() {
+		c.lost()
+	}
 	return nil
+}
+
+// linger says that we have nothing more to say, waits until the client has closed, but not for long, and closes.
+func (c *conn) linger(limit time.Duration) {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
+		_ = tcp.SetReadDeadline(time.Now().Add(limit))
+		_, _ = io.Copy(io.Discard, tcp) // whoever else reads, the end is the same
+	}
+	c.lost()
 }
 
 // listener knows all connections that are open.

@@ -20,8 +20,11 @@ type forwarder struct {
 
 // PortForward implements portforward.PortForwarder. Its context is none: the library's never ends.
 func (f forwarder) PortForward(_ context.Context, _, _ string, port int32, client io.ReadWriteCloser) error {
-	f.p.work.Add(1)
-	defer f.p.work.Done()
+	return f.forward(port, client)
+}
+
+// forward returns when both directions have ended, or the client has left.
+func (f forwarder) forward(port int32, client io.ReadWriteCloser) error {
 	if port < 1 || port > 1<<16-1 {
 		return fmt.Errorf("port %d: want a number from 1 to 65535", port)
 	}

@@ -2,8 +2,8 @@ package stream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -12,7 +12,6 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
-	"k8s.io/utils/exec"
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
@@ -27,95 +26,68 @@ type session struct {
 	err  error           // for the log
 }
 
-// end ends the connection, if it was upgraded, and all that waits for it.
+// lingerLimit is how long a client may take to read what was sent last.
+const lingerLimit = 2 * time.Second
+
+// end ends the connection, if it was upgraded, and all that waits for it. What the client still sends is read and
+// dropped until it closes: otherwise the kernel would reset the connection, and the status could be lost.
 func (p *session) end() {
 	if p.conn.upgraded.Load() {
-		_ = p.conn.Close()
+		p.conn.linger(lingerLimit)
 	}
 	p.work.Wait()
 }
 
 func (p *session) serve(w http.ResponseWriter, r *http.Request) {
-	o := &remotecommand.Options{Stdin: p.r.Stdin, Stdout: p.r.Stdout, Stderr: p.r.Stderr, TTY: p.r.TTY}
-	protocols := remotecommand.SupportedStreamingProtocols
+	ws := wsstream.IsWebSocketRequest(r)
 	switch {
 	case p.r.Kind == PortForward && wsstream.IsWebSocketRequestWithTunnelingProtocol(r):
 		p.serveTunnel(w, r)
+	case p.r.Kind == PortForward && ws:
+		o := &portforward.V4Options{Ports: p.r.Ports}
+		portforward.ServePortForward(w, r, forwarder{p, false}, p.r.ID, "", o, p.s.Idle, creationLimit, nil)
 	case p.r.Kind == PortForward:
-		p.servePorts(w, r)
-	case wsstream.IsWebSocketRequestWithStreamCloseProtocol(r):
-		p.serveV5(w, r)
-	case p.r.Kind == Exec:
-		remotecommand.ServeExec(w, r, p, "", "", p.r.ID, p.r.Cmd, o, p.s.Idle, creationLimit, protocols)
+		p.serveSPDYPorts(w, r)
+	case ws:
+		p.serveWebSocket(w, r)
 	default:
-		remotecommand.ServeAttach(w, r, p, "", "", p.r.ID, o, p.s.Idle, creationLimit, protocols)
+		p.serveSPDY(w, r)
 	}
 }
 
-func (p *session) servePorts(w http.ResponseWriter, r *http.Request) {
-	o := &portforward.V4Options{Ports: p.r.Ports}
-	portforward.ServePortForward(w, r, forwarder{p, !wsstream.IsWebSocketRequest(r)}, p.r.ID, "", o, p.s.Idle, creationLimit, portforward.SupportedProtocols)
-}
-
-// ExecInContainer implements remotecommand.Executor.
-func (p *session) ExecInContainer(_ context.Context, _, _, _ string, _ []string, in io.Reader, out, stderr io.WriteCloser, _ bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
-	return p.run(in, out, stderr, resize)
-}
-
-// AttachContainer implements remotecommand.Attacher.
-func (p *session) AttachContainer(_ context.Context, _, _, _ string, in io.Reader, out, stderr io.WriteCloser, _ bool, resize <-chan remotecommand.TerminalSize) error {
-	return p.run(in, out, stderr, resize)
-}
-
-// run does what the client asked for, on its streams. An exit code other than 0 is an exec.ExitError.
-func (p *session) run(in io.Reader, out, stderr io.Writer, resize <-chan remotecommand.TerminalSize) error {
-	s := pod.Streams{TTY: p.r.TTY, Go: p.work.Go}
-	// Which of them there are says the request, not whether the library made a stream.
-	if p.r.Stdin {
-		s.In = in
-	}
-	if p.r.Stdout {
-		s.Out = out
-	}
-	if p.r.Stderr {
-		s.Err = stderr
-	}
-	if resize != nil {
-		sizes := make(chan pod.Size)
-		s.Resize = sizes
-		p.work.Go(func() { p.translate(resize, sizes) })
-	}
+// run does what the client asked for, on its streams. An exit code other than 0 is an exitError.
+func (p *session) run(in io.Reader, out, stderr io.Writer, sizes <-chan pod.Size) error {
+	s := pod.Streams{In: in, Out: out, Err: stderr, TTY: p.r.TTY, Resize: sizes, Go: p.work.Go}
 	if p.r.Kind == Attach {
 		p.err = p.s.Runtime.Attach(p.ctx, pod.ID(p.r.ID), s)
 		if errors.Is(p.err, pod.ErrTooSlow) {
-			_ = p.conn.Close() // it would not read that either
+			p.conn.lost() // it would not read that either
 		}
 		return p.err
 	}
 	var code int32
 	code, p.err = p.s.Runtime.ExecStream(p.ctx, pod.ExecSpec{ID: pod.ID(p.r.ID), Cmd: p.r.Cmd}, s)
 	if p.err == nil && code != 0 {
-		return exec.CodeExitError{Err: fmt.Errorf("exit status %d", code), Code: int(code)}
+		return exitError(code)
 	}
 	return p.err
 }
 
-// translate hands on the sizes of the client's terminal; the last one wins.
-func (p *session) translate(from <-chan remotecommand.TerminalSize, to chan<- pod.Size) {
-	for {
-		var size remotecommand.TerminalSize
-		var ok bool
-		select {
-		case size, ok = <-from:
-		case <-p.ctx.Done():
+// sizes reads what the client says of its terminal's size.
+func (p *session) sizes(from io.Reader) chan pod.Size {
+	to := make(chan pod.Size)
+	p.work.Go(func() {
+		for d := json.NewDecoder(from); ; {
+			var size remotecommand.TerminalSize
+			if err := d.Decode(&size); err != nil {
+				return
+			}
+			select {
+			case to <- pod.Size{Width: size.Width, Height: size.Height}:
+			case <-p.ctx.Done():
+				return
+			}
 		}
-		if !ok {
-			return
-		}
-		select {
-		case to <- pod.Size{Width: size.Width, Height: size.Height}:
-		case <-p.ctx.Done():
-			return
-		}
-	}
+	})
+	return to
 }

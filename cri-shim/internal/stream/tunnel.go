@@ -15,7 +15,7 @@ import (
 )
 
 // serveTunnel serves SPDY inside of a WebSocket (SPDY/3.1+portforward.k8s.io, KEP-4006), which is how current
-// clients forward ports over WebSocket. The library gets what it would get of a SPDY client.
+// clients forward ports over WebSocket. What is inside is served like a SPDY client.
 func (p *session) serveTunnel(w http.ResponseWriter, r *http.Request) {
 	up := websocket.Upgrader{
 		Subprotocols:     []string{portforward.WebsocketsSPDYTunnelingPortForwardV1},
@@ -42,7 +42,7 @@ func (p *session) serveTunnel(w http.ResponseWriter, r *http.Request) {
 	inner.Header.Set("Connection", "Upgrade")
 	inner.Header.Set("Upgrade", "SPDY/3.1")
 	inner.Header.Set("X-Stream-Protocol-Version", portforward.PortForwardV1Name)
-	p.servePorts(&hijacked{header: http.Header{}, c: &tunnel{Conn: ws.NetConn(), ws: ws}}, inner)
+	p.serveSPDYPorts(&hijacked{header: http.Header{}, c: &tunnel{Conn: ws.NetConn(), ws: ws}}, inner)
 }
 
 // hijacked is the response to a request that came through a tunnel: there is nothing to answer any more.
