@@ -32,7 +32,7 @@ type world struct {
 	procs      map[ID]*Process
 	attached   map[ID]bool
 	pinned     map[ID]bool
-	files      map[ID]bool // bundles and shared files by owner
+	files      map[ID]bool            // bundles and shared files by owner
 	images     map[ID]map[string]bool // by owner
 	signals    []string
 	watcher    func(ID, Exit)
