@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,6 +127,12 @@ func (n *tester) container(id string) node.Inspect {
 	c, err := n.Container(id)
 	n.must(err)
 	return c
+}
+
+// exec runs a command, which must succeed, and returns its output without white space around.
+func (n *tester) exec(container string, cmd ...string) string {
+	n.t.Helper()
+	return strings.TrimSpace(n.crictl(append([]string{"exec", "--sync", container}, cmd...)...))
 }
 
 // eventually waits until a condition holds, for some seconds.

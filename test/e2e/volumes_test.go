@@ -23,21 +23,21 @@ func TestImageVolume(t *testing.T) {
 	n.crictl("pull", volumeImage)
 	p := n.pod("volume")
 	whole := n.run(p, "volume", "whole", "sleep 1000", imageMount("", ""))
-	if got := n.crictl("exec", "--sync", whole, "/vol/bin/ls", "/vol/etc/passwd"); got != "/vol/etc/passwd" {
+	if got := n.exec(whole, "/vol/bin/ls", "/vol/etc/passwd"); got != "/vol/etc/passwd" {
 		t.Errorf("a program of the mounted image says %q", got)
 	}
 	if out, err := n.Crictl("exec", "--sync", whole, "touch", "/vol/new"); err == nil || !strings.Contains(err.Error(), "Read-only file system") {
 		t.Errorf("written: %s, %v", out, err)
 	}
 	part := n.run(p, "volume", "part", "sleep 1000", imageMount("etc/passwd", ""))
-	if got := n.crictl("exec", "--sync", part, "head", "-c", "4", "/vol"); got != "root" {
+	if got := n.exec(part, "head", "-c", "4", "/vol"); got != "root" {
 		t.Errorf("a file of the image holds %q", got)
 	}
 	// A pull or a removal of the image changes nothing for those that have it.
 	n.crictl("rmi", volumeImage)
 	n.must(n.Kill())
 	n.must(n.Start())
-	if got := n.crictl("exec", "--sync", whole, "/vol/bin/echo", "here"); got != "here" {
+	if got := n.exec(whole, "/vol/bin/echo", "here"); got != "here" {
 		t.Errorf("after the removal: %q", got)
 	}
 }
@@ -93,7 +93,7 @@ func checkMapped(t *testing.T, n *tester, p, name, mapping string) {
 	if got := strings.Fields(n.crictl("logs", id)); strings.Join(got, " ") != "0 200000 65536" {
 		t.Errorf("uid_map is %v", got)
 	}
-	if got := n.crictl("exec", "--sync", id, "sh", "-c", "echo $(id -u) $(stat -c %u /made /vol/made /etc/hosts /bin/busybox)"); got != "0 0 0 0 0" {
+	if got := n.exec(id, "sh", "-c", "echo $(id -u) $(stat -c %u /made /vol/made /etc/hosts /bin/busybox)"); got != "0 0 0 0 0" {
 		t.Errorf("inside, the owners are %s", got)
 	}
 	upper := n.Root + "/pods/" + p + "/containers/" + id + "/upper/made"

@@ -72,6 +72,7 @@ type Input struct {
 	Devices   []specs.LinuxDevice // for the whole host when privileged
 	Rules     []specs.LinuxDeviceCgroup
 	Seccomp   *specs.LinuxSeccomp // a localhost profile that was read, else nil
+	AppArmor  string              // a profile that is loaded, "" for none
 	Facts     hostinfo.Facts
 	Layout    paths.Layout
 	Cgroups   Cgroups
@@ -147,9 +148,8 @@ func mapped(in Input) error {
 	return nil
 }
 
-// confine adds the seccomp filter and the labels of the security modules. A profile that the host cannot
-// enforce is refused, never dropped; only the default AppArmor profile goes without AppArmor, as in every
-// runtime.
+// confine adds the seccomp filter and the labels of the security modules. What the host cannot enforce is refused,
+// never dropped.
 func confine(spec *specs.Spec, in Input) error {
 	c := in.Container.Config
 	if !c.Privileged {
@@ -160,12 +160,7 @@ func confine(spec *specs.Spec, in Input) error {
 			spec.Linux.Seccomp = in.Seccomp
 		}
 	}
-	if a := c.Security.AppArmor; a.Kind == pod.ProfileLocalhost {
-		if !in.Facts.AppArmor {
-			return fmt.Errorf("apparmor profile %.100q: AppArmor is not enabled on this host: %w", a.Ref, errdefs.ErrInvalidArgument)
-		}
-		spec.Process.ApparmorProfile = a.Ref
-	}
+	spec.Process.ApparmorProfile = in.AppArmor
 	if l := c.Security.SELinux; l != (pod.SELinuxLabel{}) && in.Facts.SELinux {
 		return fmt.Errorf("selinux_options: labels are not applied yet, and this host enforces them: %w", errdefs.ErrNotImplemented)
 	}

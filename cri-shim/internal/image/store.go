@@ -70,7 +70,8 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	for _, dir := range []string{cfg.Dir, filepath.Join(cfg.Dir, "snapshots")} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+		// Other users of the host must not come to the setuid programs of layers (CVE-2021-41103).
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700)); err != nil {
 			return nil, fmt.Errorf("make the image directory: %w", err)
 		}
 	}

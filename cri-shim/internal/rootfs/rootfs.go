@@ -123,6 +123,9 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, images pod.ContainerImages
 	if in.Devices, in.Rules, err = devices(c.Config); err != nil {
 		return in, err
 	}
+	if in.AppArmor, err = appArmor(c.Config.Security.AppArmor, c.Config.Privileged, m.opt.Facts.AppArmor); err != nil {
+		return in, err
+	}
 	if p := c.Config.Security.Seccomp; p.Kind == pod.ProfileLocalhost {
 		if in.Seccomp, err = readSeccomp(p.Ref); err != nil {
 			return in, err

@@ -158,6 +158,9 @@ func (r *root) user(s pod.Security, imageUser string) (bundle.User, error) {
 		if i < 0 {
 			return out, fmt.Errorf("group %.100q: not in the image's etc/group: %w", w.gnam, errdefs.ErrInvalidArgument)
 		}
+		if gid := groups[i].Gid; gid < 0 || int64(gid) > 1<<31-1 { // cut to 32 bits it could be root's
+			return out, fmt.Errorf("group %.100q in the image's etc/group has an id out of range: %w", w.gnam, errdefs.ErrInvalidArgument)
+		}
 		out.GID = uint32(groups[i].Gid)
 	}
 	out.Groups, err = supplemental(s, account.Name, groups)
