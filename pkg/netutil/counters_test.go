@@ -6,6 +6,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/podwright/podwright/pkg/netutil/nettest"
 )
 
 const titles = `Inter-|   Receive                                                |  Transmit
@@ -55,4 +57,17 @@ func TestCounters(t *testing.T) {
 			t.Errorf("1000 bytes sent, got %+v", after)
 		}
 	})
+}
+
+func BenchmarkCounters(b *testing.B) {
+	ns, err := OpenNS(nettest.NewNS(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = ns.Close() }()
+	for b.Loop() {
+		if _, err := ns.Counters(); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

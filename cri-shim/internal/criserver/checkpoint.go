@@ -60,7 +60,7 @@ func (s *runtimeService) CheckpointPod(ctx context.Context, r *runtime.Checkpoin
 		return nil, err
 	}
 	var running []string
-	for _, c := range s.runningBySandbox()[sb.ID] {
+	for _, c := range s.surroundings().running[sb.ID] {
 		running = append(running, string(c.ID))
 	}
 	slices.Sort(running)

@@ -22,7 +22,11 @@ func (p *fakePods) UpdateSandbox(ctx context.Context, id string, overhead, resou
 }
 
 // fakeStats measures the same of everybody; gone names those who have just vanished.
-type fakeStats struct{ gone map[pod.ID]bool }
+type fakeStats struct {
+	gone    map[pod.ID]bool
+	running int // of the sandbox asked for last
+	alone   bool
+}
 
 var (
 	measuredAt = time.Unix(1000, 5)
@@ -57,8 +61,9 @@ func (s *fakeStats) Details(pod.Container) (stats.Details, error) {
 	}, nil
 }
 
-func (s *fakeStats) Sandbox(sb pod.Sandbox) (stats.Sandbox, error) {
+func (s *fakeStats) Sandbox(sb pod.Sandbox, running []pod.Container, alone bool) (stats.Sandbox, error) {
 	u, err := s.usage(sb.ID)
+	s.running, s.alone = len(running), alone
 	return stats.Sandbox{Usage: u, Cgroup: "/pods/x", Network: &stats.Network{
 		At: measuredAt, Default: &netutil.Counters{Name: "eth0", RxBytes: 1, RxErrors: 2, TxBytes: 3, TxErrors: 4},
 		Others: []netutil.Counters{{Name: "net1", RxBytes: 21}},

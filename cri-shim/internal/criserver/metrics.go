@@ -80,18 +80,18 @@ func (s *runtimeService) ListPodSandboxMetrics(context.Context, *runtime.ListPod
 		return nil, err
 	}
 	resp := &runtime.ListPodSandboxMetricsResponse{}
-	running := s.runningBySandbox()
+	all := s.surroundings()
 	for _, sb := range s.Sandboxes.Sandboxes() {
 		if sb.State != pod.Ready {
 			continue
 		}
-		u, err := s.Stats.Sandbox(sb)
+		u, err := all.measure(s.Stats, sb)
 		if err != nil {
 			s.skip("pod", sb.ID, err)
 			continue
 		}
 		out := &runtime.PodSandboxMetrics{PodSandboxId: string(sb.ID), Metrics: networkMetrics(sb, u)}
-		for _, c := range running[sb.ID] {
+		for _, c := range all.running[sb.ID] {
 			metrics, err := s.containerMetrics(sb, c, fs)
 			if err != nil {
 				s.skip("container", c.ID, err)

@@ -49,7 +49,8 @@ type Stats interface {
 	// Layer is nil before the first measurement.
 	Layer(pod.Container) *stats.Layer
 	Details(pod.Container) (stats.Details, error)
-	Sandbox(pod.Sandbox) (stats.Sandbox, error)
+	// Sandbox is told the sandbox's running containers, and whether no other has its cgroup parent.
+	Sandbox(s pod.Sandbox, running []pod.Container, alone bool) (stats.Sandbox, error)
 	FileSystem() (stats.FileSystem, error)
 }
 

@@ -8,6 +8,7 @@ import (
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
+	"github.com/podwright/podwright/cri-shim/internal/stats"
 )
 
 // ContainerStats measures one container. Of one that does not run only the writable layer is known.
@@ -82,7 +83,7 @@ func (s *runtimeService) PodSandboxStats(_ context.Context, r *runtime.PodSandbo
 	if sb.State != pod.Ready {
 		return nil, fmt.Errorf("sandbox %s is %s, not ready: it uses nothing: %w", sb.ID, sb.State, errdefs.ErrFailedPrecondition)
 	}
-	out, err := s.sandboxStats(sb, s.runningBySandbox())
+	out, err := s.sandboxStats(sb, s.surroundings())
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +100,12 @@ func (s *runtimeService) ListPodSandboxStats(_ context.Context, r *runtime.ListP
 		}
 	}
 	resp := &runtime.ListPodSandboxStatsResponse{}
-	running := s.runningBySandbox()
+	all := s.surroundings()
 	for _, sb := range candidates {
 		if sb.State != pod.Ready || !hasLabels(sb.Config.Labels, r.GetFilter().GetLabelSelector()) {
 			continue
 		}
-		out, err := s.sandboxStats(sb, running)
+		out, err := s.sandboxStats(sb, all)
 		if err != nil {
 			if !errdefs.IsNotFound(err) {
 				s.Logger.Warn("measure a sandbox", "pod", sb.ID, "err", err)
@@ -116,23 +117,39 @@ func (s *runtimeService) ListPodSandboxStats(_ context.Context, r *runtime.ListP
 	return resp, nil
 }
 
-func (s *runtimeService) runningBySandbox() map[pod.ID][]pod.Container {
-	out := map[pod.ID][]pod.Container{}
-	for _, c := range s.View.Containers() {
-		if c.State == pod.Running {
-			out[c.SandboxID] = append(out[c.SandboxID], c)
-		}
-	}
-	return out
+// around is what has to be known of all pods to measure one.
+type around struct {
+	running map[pod.ID][]pod.Container // by sandbox
+	parents map[string]int             // ready sandboxes by cgroup parent
 }
 
-func (s *runtimeService) sandboxStats(sb pod.Sandbox, running map[pod.ID][]pod.Container) (*runtime.PodSandboxStats, error) {
-	u, err := s.Stats.Sandbox(sb)
+func (s *runtimeService) surroundings() around {
+	a := around{map[pod.ID][]pod.Container{}, map[string]int{}}
+	for _, c := range s.View.Containers() {
+		if c.State == pod.Running {
+			a.running[c.SandboxID] = append(a.running[c.SandboxID], c)
+		}
+	}
+	for _, sb := range s.Sandboxes.Sandboxes() {
+		if sb.State == pod.Ready {
+			a.parents[sb.Config.CgroupParent]++
+		}
+	}
+	return a
+}
+
+// measure measures the sandbox itself.
+func (a around) measure(by Stats, sb pod.Sandbox) (stats.Sandbox, error) {
+	return by.Sandbox(sb, a.running[sb.ID], a.parents[sb.Config.CgroupParent] == 1)
+}
+
+func (s *runtimeService) sandboxStats(sb pod.Sandbox, all around) (*runtime.PodSandboxStats, error) {
+	u, err := all.measure(s.Stats, sb)
 	if err != nil {
 		return nil, err
 	}
 	out := sandboxStatsOut(sb, u)
-	for _, c := range running[sb.ID] {
+	for _, c := range all.running[sb.ID] {
 		if one := s.measured(c); one != nil {
 			out.Linux.Containers = append(out.Linux.Containers, one)
 		}

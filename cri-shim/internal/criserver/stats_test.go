@@ -90,6 +90,14 @@ func TestPodSandboxStats(t *testing.T) {
 	if resp.GetStats().GetAttributes().GetId() != string(testID) || l.GetProcess().GetProcessCount().GetValue() != 3 || len(l.GetContainers()) != 2 {
 		t.Errorf("got %v", resp.GetStats().GetAttributes())
 	}
+	if w.stats.running != 2 || !w.stats.alone {
+		t.Errorf("measured with %d containers, alone %v", w.stats.running, w.stats.alone)
+	}
+	w.pods.sandboxes[1].State = pod.Ready // with the same cgroup parent
+	if _, err := w.PodSandboxStats(t.Context(), &runtime.PodSandboxStatsRequest{PodSandboxId: string(testID)}); err != nil || w.stats.alone {
+		t.Errorf("beside another pod: alone %v, %v", w.stats.alone, err)
+	}
+	w.pods.sandboxes[1].State = pod.NotReady
 	n := l.GetNetwork()
 	if d := n.GetDefaultInterface(); n.GetTimestamp() == 0 || d.GetName() != "eth0" || d.GetRxBytes().GetValue() != 1 || d.GetRxErrors().GetValue() != 2 ||
 		d.GetTxBytes().GetValue() != 3 || d.GetTxErrors().GetValue() != 4 || len(n.GetInterfaces()) != 1 || n.GetInterfaces()[0].GetName() != "net1" {

@@ -106,15 +106,16 @@ func (c *Collector) Details(ctr pod.Container) (Details, error) {
 	return d, nil
 }
 
-// Sandbox reads what a pod uses: its own cgroup, or, where it has none to itself, the sum of its processes'
-// cgroups. A pod in which nothing runs uses nothing, which is no error.
-func (c *Collector) Sandbox(s pod.Sandbox) (Sandbox, error) {
+// Sandbox reads what a pod uses, whose running containers are given. A pod that is alone in its cgroup parent,
+// as those of a kubelet are, uses what that cgroup does; any other one what its processes' cgroups do together.
+// A pod in which nothing runs uses nothing, which is no error.
+func (c *Collector) Sandbox(s pod.Sandbox, running []pod.Container, alone bool) (Sandbox, error) {
 	var out Sandbox
 	var err error
-	if path := c.ownCgroup(s); path != "" {
+	if path := c.ownCgroup(s); path != "" && alone {
 		out, err = c.wholeSandbox(s.ID, path)
 	} else {
-		out, err = c.sumOfSandbox(s)
+		out, err = c.sumOfSandbox(s, running)
 	}
 	if err == nil && !s.HostNetwork() {
 		out.Network, err = readNetwork(filepath.Join(c.Layout.Namespaces(string(s.ID)), "net"))
@@ -125,19 +126,12 @@ func (c *Collector) Sandbox(s pod.Sandbox) (Sandbox, error) {
 	return out, nil
 }
 
-// ownCgroup is the path of the cgroup that a kubelet made for this pod alone; "" when there is none, or when
-// other pods are in it.
+// ownCgroup is the path of the cgroup that was made for this pod by whoever named it; "" when there is none.
 func (c *Collector) ownCgroup(s pod.Sandbox) string {
-	parent := s.Config.CgroupParent
-	if parent == "" || parent == c.DefaultParent {
+	if s.Config.CgroupParent == "" || s.Config.CgroupParent == c.DefaultParent {
 		return ""
 	}
-	for _, other := range c.Source.Sandboxes() {
-		if other.ID != s.ID && other.State == pod.Ready && other.Config.CgroupParent == parent {
-			return ""
-		}
-	}
-	return c.cgroupOfParent(parent)
+	return c.cgroupOfParent(s.Config.CgroupParent)
 }
 
 func (c *Collector) cgroupOfParent(parent string) string {
@@ -169,45 +163,43 @@ func nothing() Sandbox {
 	return Sandbox{Usage: Usage{At: time.Now(), Memory: Memory{Limit: None}, Swap: Swap{Limit: None}}}
 }
 
-func (c *Collector) sumOfSandbox(s pod.Sandbox) (Sandbox, error) {
+func (c *Collector) sumOfSandbox(s pod.Sandbox, running []pod.Container) (Sandbox, error) {
 	out := nothing()
-	for id, path := range c.cgroupsOf(s) {
-		u, err := c.reader.usage(path)
+	for _, ctr := range running {
+		path, err := cgroupfs.Path(ctr.CgroupPath)
 		if err == nil {
-			u.Processes, err = c.reader.tasks(path)
-		}
-		if errdefs.IsNotFound(err) {
-			continue
+			err = c.addTo(&out, ctr.ID, path)
 		}
 		if err != nil {
 			return out, err
 		}
-		out.add(u)
-		if rate := c.rate(id, sample{u.At, u.CPU.Total}); rate != nil {
-			if out.NanoCores == nil {
-				out.NanoCores = new(uint64)
-			}
-			*out.NanoCores += *rate
-		}
+	}
+	if s.InitPID != 0 {
+		return out, c.addTo(&out, s.ID, c.initCgroup(s))
 	}
 	return out, nil
 }
 
-// cgroupsOf are the cgroups of a pod's running containers and its init.
-func (c *Collector) cgroupsOf(s pod.Sandbox) map[pod.ID]string {
-	out := map[pod.ID]string{}
-	for _, ctr := range c.Source.Containers() {
-		if ctr.SandboxID != s.ID || ctr.State != pod.Running {
-			continue
-		}
-		if path, err := cgroupfs.Path(ctr.CgroupPath); err == nil {
-			out[ctr.ID] = path
-		}
+// addTo adds one cgroup to a sum; one that is gone is nothing.
+func (c *Collector) addTo(sum *Sandbox, id pod.ID, path string) error {
+	u, err := c.reader.usage(path)
+	if err == nil {
+		u.Processes, err = c.reader.tasks(path)
 	}
-	if s.InitPID != 0 {
-		out[s.ID] = c.initCgroup(s)
+	if errdefs.IsNotFound(err) {
+		return nil
 	}
-	return out
+	if err != nil {
+		return err
+	}
+	sum.add(u)
+	if rate := c.rate(id, sample{u.At, u.CPU.Total}); rate != nil {
+		if sum.NanoCores == nil {
+			sum.NanoCores = new(uint64)
+		}
+		*sum.NanoCores += *rate
+	}
+	return nil
 }
 
 // initCgroup is the cgroup of the process that holds a shared PID namespace.

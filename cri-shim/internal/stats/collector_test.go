@@ -57,20 +57,23 @@ func newCollector(t *testing.T, fixture string, of func(string) reader) (*Collec
 
 func TestSandboxWithItsOwnCgroupAndWithout(t *testing.T) {
 	c, src, _ := newCollector(t, "v2.txtar", v2)
-	own, err := c.Sandbox(src.sandboxes[0])
+	own, err := c.Sandbox(src.sandboxes[0], src.containers, true)
 	if err != nil || own.Cgroup != "/pod/ctr" || own.Processes != 12 || own.CPU.Total != 123456000 || own.Network != nil {
 		t.Errorf("own: %+v, %v", own, err)
 	}
-	// Another pod with the same parent: the parent tells of neither.
-	src.sandboxes = append(src.sandboxes, pod.Sandbox{ID: "s2", State: pod.Ready, Config: src.sandboxes[0].Config})
-	src.containers = append(src.containers, pod.Container{ID: "c2", SandboxID: "s", State: pod.Running, CgroupPath: "/pod/ctr"},
-		pod.Container{ID: "gone", SandboxID: "s", State: pod.Running, CgroupPath: "/pod/gone"},
-		pod.Container{ID: "ended", SandboxID: "s", State: pod.Exited, CgroupPath: "/pod/ctr"})
-	sum, err := c.Sandbox(src.sandboxes[0])
+	// With another pod in it the parent tells of neither.
+	running := append(src.containers, pod.Container{ID: "c2", SandboxID: "s", State: pod.Running, CgroupPath: "/pod/ctr"},
+		pod.Container{ID: "gone", SandboxID: "s", State: pod.Running, CgroupPath: "/pod/gone"})
+	sum, err := c.Sandbox(src.sandboxes[0], running, false)
 	if err != nil || sum.Cgroup != "" || sum.Processes != 24 || sum.CPU.Total != 2*123456000 || sum.Memory.WorkingSet != 14000 || sum.Memory.Limit != None {
 		t.Errorf("sum: %+v, %v", sum, err)
 	}
-	idle, err := c.Sandbox(src.sandboxes[1])
+	ours := src.sandboxes[0]
+	ours.Config.CgroupParent = "/all"
+	if sum, err := c.Sandbox(ours, src.containers, true); err != nil || sum.Cgroup != "" || sum.Processes != 12 {
+		t.Errorf("in the default parent: %+v, %v", sum, err)
+	}
+	idle, err := c.Sandbox(src.sandboxes[0], nil, false)
 	if err != nil || idle.At.IsZero() || idle.CPU.Total != 0 {
 		t.Errorf("one where nothing runs: %+v, %v", idle, err)
 	}
