@@ -133,7 +133,11 @@ func whole(pattern string) *regexp.Regexp {
 	return re
 }
 
-func (d difference) applies() bool { return d.needs == "" || built[d.needs] }
+// applies says whether the feature is built that a difference comes with, or with "!" goes with.
+func (d difference) applies() bool {
+	feature, without := strings.CutPrefix(d.needs, "!")
+	return feature == "" || built[feature] != without
+}
 
 // filtered says whether go test -run left scenarios out.
 func filtered() bool {

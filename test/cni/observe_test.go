@@ -132,6 +132,7 @@ func (r *run) namespace(key string, ns *lab.NS) {
 		}
 		r.link(key+" "+r.called(l.Name), ns, l)
 	}
+	r.qdiscs(key, ns)
 	r.routes(key, ns)
 	for _, what := range []string{"neigh", "rule"} {
 		out, err := ns.Run("ip", what, "show")
@@ -190,9 +191,23 @@ func (r *run) link(key string, ns *lab.NS, l link) {
 	for _, s := range []string{"accept_ra", "accept_dad", "disable_ipv6", "ndisc_notify", "forwarding", "addr_gen_mode"} {
 		r.sysctl(key, ns, "ipv6/conf/"+l.Name+"/"+s)
 	}
-	tc, err := ns.Run("tc", "qdisc", "show", "dev", l.Name)
+}
+
+// qdiscs notes the queueing disciplines of all links.
+func (r *run) qdiscs(key string, ns *lab.NS) {
+	r.t.Helper()
+	out, err := ns.Run("tc", "qdisc", "show")
 	r.must(err)
-	r.note(key+" qdisc", strings.Join(strings.Fields(tc), " "))
+	of := map[string][]string{}
+	for line := range strings.Lines(out) {
+		before, after, found := strings.Cut(strings.TrimSpace(line), " dev ")
+		if link, settings, _ := strings.Cut(after, " "); found && link != "lo" && link != lab.Uplink {
+			of[link] = append(of[link], before+" "+settings)
+		}
+	}
+	for link, list := range of {
+		r.note(key+" "+r.called(link)+" qdisc", strings.Join(list, "; "))
+	}
 }
 
 func (r *run) sysctl(key string, ns *lab.NS, name string) {
