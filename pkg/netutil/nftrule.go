@@ -24,8 +24,8 @@ type Hook struct {
 	priority int32
 }
 
-// TranslatePrerouting, TranslateOutput and TranslatePostrouting see the first packet of each flow. Of the
-// chains at one point the first that translates wins. FilterPrerouting sees every packet.
+// TranslatePrerouting is for destinations of what comes in. Like all Translate hooks it sees the first packet
+// of each flow; of the chains at one point the first that translates wins.
 func TranslatePrerouting(priority int32) Hook {
 	return Hook{nftables.ChainHookPrerouting, nftables.ChainTypeNAT, priority}
 }
@@ -40,7 +40,7 @@ func TranslatePostrouting(priority int32) Hook {
 	return Hook{nftables.ChainHookPostrouting, nftables.ChainTypeNAT, priority}
 }
 
-// FilterPrerouting is for packets that come in; see TranslatePrerouting.
+// FilterPrerouting is for every packet that comes in.
 func FilterPrerouting(priority int32) Hook {
 	return Hook{nftables.ChainHookPrerouting, nftables.ChainTypeFilter, priority}
 }

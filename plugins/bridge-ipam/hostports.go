@@ -171,13 +171,21 @@ func hairpin(conf *netconf.Config, l lease.Lease) bool {
 	return conf.Hairpin || l.HostPorts != nil && l.HostPorts.SNAT
 }
 
-// checkHostPorts: what is missing of its own ports is an error.
+// checkHostPorts: what is missing of its own ports is an error, and so is a wish that they do not fulfil.
 func (c *checking) checkHostPorts() {
-	if c.lease.HostPorts == nil {
-		if len(c.conf.HostPorts.Mappings) > 0 {
-			c.fault("host ports: were never set up, runtimeConfig.portMappings asks for them now")
+	if len(c.conf.HostPorts.Mappings) > 0 {
+		want, _, err := hostPortsOf(c.conf.HostPorts, c.lease.Addresses, true)
+		if err != nil {
+			c.faults = append(c.faults, err)
+			return
 		}
-		return
+		var have []lease.Forward
+		if c.lease.HostPorts != nil {
+			have = c.lease.HostPorts.Forwards
+		}
+		if !slices.Equal(have, want.Forwards) {
+			c.fault("host ports: are %v, runtimeConfig.portMappings asks for %v", have, want.Forwards)
+		}
 	}
 	if err := hostport.Check(c.lease); err != nil {
 		c.faults = append(c.faults, err)

@@ -70,11 +70,11 @@ func TestHostPortsOfTheDead(t *testing.T) {
 	for _, end := range []func(pod string){
 		func(pod string) { // the namespace dies, the lease stays
 			nettest.DeleteNS(t, pod)
-			n.waitForLinks("uplink", "br0")
+			n.waitForLinks(2)
 		},
 		func(pod string) { // so do its lease and that of all others
 			nettest.DeleteNS(t, pod)
-			n.waitForLinks("uplink", "br0")
+			n.waitForLinks(2)
 			ok(t, os.RemoveAll(n.data))
 		},
 	} {
@@ -93,10 +93,10 @@ func TestHostPortsOfTheDead(t *testing.T) {
 }
 
 // waitForLinks waits until the kernel has deleted the links of namespaces that are gone.
-func (n *node) waitForLinks(want ...string) {
+func (n *node) waitForLinks(left int) {
 	n.t.Helper()
 	for deadline := long; deadline > 0; deadline -= short {
-		if links, _, _ := n.left(); len(links) == len(want) {
+		if links, _, _ := n.left(); len(links) == left {
 			return
 		}
 		time.Sleep(short)
@@ -204,6 +204,27 @@ func TestHostPortAltered(t *testing.T) {
 	n.refused(check, 999, "192.0.2.1:80", "leads elsewhere")
 }
 
+// TestCheckOfWishes: CHECK compares with what it is asked for now, and without a wish with what there was. A
+// wish that leads nowhere is fulfilled.
+func TestCheckOfWishes(t *testing.T) {
+	n := newNode(t)
+	pod := nettest.NewNS(t)
+	conf := n.with(map[string]any{"ipam": ranges("10.77.0.0/24")}, mapping{80, 80, "tcp", "::"})
+	r := n.add("c", pod, conf)
+	check := func(conf string) call {
+		return call{cmd: "CHECK", id: "c", ifName: "eth0", netns: pod, conf: withPrev(t, conf, r.raw)}
+	}
+	n.quiet(check(conf))
+	n.quiet(check(n.conf(nil)))
+	n.refused(check(n.with(nil, mapping{80, 80, "tcp", "0.0.0.0"})), 999, "host ports", "0.0.0.0:80")
+	n.del("c", conf)
+	conf = n.with(nil, mapping{80, 80, "tcp", ""})
+	r = n.add("c", pod, conf)
+	n.quiet(check(conf))
+	n.quiet(check(n.conf(nil)))
+	n.refused(check(n.with(nil, mapping{80, 81, "tcp", ""})), 999, "host ports", "10.77.0.3:81")
+}
+
 // TestManyHostPorts: the last of many mappings works like the first, in one pod and beside those of others.
 func TestManyHostPorts(t *testing.T) {
 	n := newNode(t)
@@ -238,4 +259,58 @@ func TestManyHostPorts(t *testing.T) {
 	if len(found) != 0 || err != nil {
 		t.Errorf("%v, %v", found, err)
 	}
+}
+
+// TestKilledWithHostPorts: wherever an ADD is killed, DEL frees its ports for the next, and nothing is left.
+func TestKilledWithHostPorts(t *testing.T) {
+	n := newNode(t)
+	lan := n.outside(1500)
+	conf := n.with(nil, mapping{80, 80, "tcp", ""}, mapping{53, 53, "udp", ""})
+	keep := n.with(nil, mapping{81, 80, "tcp", ""})
+	n.add("keep", nettest.NewNS(t), keep)
+	for step := range 12 {
+		killed, next := nettest.NewNS(t), nettest.NewNS(t)
+		cmd, _, _ := n.start(call{cmd: "ADD", id: "killed", ifName: "eth0", netns: killed, conf: conf})
+		time.Sleep(time.Duration(step) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if step%2 == 0 { // as after a crash of the runtime that forgot all: the namespace is the only trace
+			nettest.DeleteNS(t, killed)
+			n.waitForLinks(3) // with that of keep
+		} else {
+			n.del("killed", conf)
+		}
+		n.add("next", next, conf)
+		serve(t, next, "next", 80)
+		reaches(t, lan, "tcp", "192.0.2.1:80", "next 192.0.2.9")
+		n.del("next", conf)
+	}
+	n.quiet(call{cmd: "GC", conf: n.conf(map[string]any{
+		"cni.dev/valid-attachments": []any{map[string]any{"containerID": "keep", "ifname": "eth0"}},
+	})})
+	if got := n.nft("list", "ruleset"); strings.Contains(got, "killed") || strings.Contains(got, "next") || !strings.Contains(got, "net/keep") {
+		t.Errorf("%s", got)
+	}
+	n.del("keep", keep)
+	n.clean("uplink", "br0")
+}
+
+// TestHostPortsOfADamagedLease: what the record said cannot be known, and still nothing of it is left.
+func TestHostPortsOfADamagedLease(t *testing.T) {
+	n := newNode(t)
+	kept, conf := nettest.NewNS(t), n.with(nil, mapping{80, 80, "tcp", ""})
+	n.add("c", nettest.NewNS(t), conf)
+	found, err := filepath.Glob(filepath.Join(n.data, "net", "rec", "*"))
+	ok(t, err)
+	for _, record := range found {
+		ok(t, os.WriteFile(record, []byte("{"), 0o600))
+	}
+	other := n.with(nil, mapping{81, 80, "tcp", ""})
+	n.add("kept", kept, other)
+	n.del("c", conf)
+	if got := n.nft("list", "ruleset"); strings.Contains(got, "net/c/") || !strings.Contains(got, "net/kept/") {
+		t.Errorf("%s", got)
+	}
+	n.del("kept", other)
+	n.clean("br0")
 }
