@@ -3,6 +3,7 @@ package bridgeipam
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -26,6 +27,7 @@ type adding struct {
 
 	at     lease.Attachment
 	lease  lease.Lease
+	ownMAC net.HardwareAddr // see mac
 	given  []given
 	routes []*types.Route
 	bridge netutil.Link

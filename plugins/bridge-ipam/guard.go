@@ -13,12 +13,16 @@ import (
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/masq"
 )
 
-// mac is the MAC of the container's end.
+// mac is the MAC of the container's end. It stays what it was when it was first asked for: addresses may come
+// to be known after the link is made.
 func (a *adding) mac() net.HardwareAddr {
-	if a.conf.MAC != nil {
+	switch {
+	case a.conf.MAC != nil:
 		return a.conf.MAC
+	case a.ownMAC == nil:
+		a.ownMAC = podMAC(a.at, a.lease.Addresses)
 	}
-	return podMAC(a.at, a.lease.Addresses)
+	return a.ownMAC
 }
 
 // guardOfPort is what the lease remembers of spoof checks; nil when there are none.

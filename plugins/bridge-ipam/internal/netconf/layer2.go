@@ -93,7 +93,7 @@ func (p *parser) vlanRange(c *Config, key string, first, last int) {
 // spoofChecks: macspoofchk turns the check of addresses on too, where there are addresses to check by.
 func (p *parser) spoofChecks(c *Config) {
 	c.CheckMAC = p.raw.MacSpoofChk
-	known := len(c.Sets) > 0 && len(c.VLANs.Trunk) == 0
+	known := (len(c.Sets) > 0 || p.raw.IPAM.Type != "") && len(c.VLANs.Trunk) == 0
 	if p.raw.IPSpoofChk == nil {
 		c.CheckAddrs = c.CheckMAC && known
 		return
