@@ -50,7 +50,7 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, sandbox ID
 	if err != nil {
 		return "", fmt.Errorf("image %.256q: %w", cfg.Image, err)
 	}
-	c.ImageID = img.ID
+	c.ImageID, c.ImageRef = img.ID, img.digested(cfg)
 	if err := m.table.addContainer(c); err != nil {
 		return "", errors.Join(err, m.Images.Release(img.ID, c.ID))
 	}

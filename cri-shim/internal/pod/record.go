@@ -54,7 +54,8 @@ type Container struct {
 	State     State           `json:"state"`
 	BootID    string          `json:"bootID"`
 
-	ImageID    string    `json:"imageID"` // the one image id that every API shows
+	ImageID    string    `json:"imageID"`            // the one image id that every API shows
+	ImageRef   string    `json:"imageRef,omitempty"` // repository@digest it came from; empty when it has none
 	CreatedAt  time.Time `json:"createdAt"`
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	PID        int       `json:"pid,omitempty"`
