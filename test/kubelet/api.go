@@ -60,7 +60,9 @@ func (k *Kubelet) Apply(name, manifest string) error {
 }
 
 // Withdraw removes the manifest of a static pod.
-func (k *Kubelet) Withdraw(name string) error { return os.Remove(filepath.Join(k.Manifests, name+".yaml")) }
+func (k *Kubelet) Withdraw(name string) error {
+	return os.Remove(filepath.Join(k.Manifests, name+".yaml"))
+}
 
 // Pod is the part of a pod that tests look at.
 type Pod struct {
@@ -97,7 +99,9 @@ type State struct {
 func (k *Kubelet) Pods(ctx context.Context) ([]Pod, error) { return k.pods(ctx, "/pods") }
 
 // RunningPods are those that the runtime runs, which a kubelet that is withdrawing one still has.
-func (k *Kubelet) RunningPods(ctx context.Context) ([]Pod, error) { return k.pods(ctx, "/runningpods/") }
+func (k *Kubelet) RunningPods(ctx context.Context) ([]Pod, error) {
+	return k.pods(ctx, "/runningpods/")
+}
 
 func (k *Kubelet) pods(ctx context.Context, path string) ([]Pod, error) {
 	text, err := k.Get(ctx, path)

@@ -112,6 +112,7 @@ authorization: {mode: AlwaysAllow}
 evictionHard: {memory.available: 1Mi, nodefs.available: 1Mi, nodefs.inodesFree: "1", imagefs.available: 1Mi, imagefs.inodesFree: "1"}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
+featureGates: {ContainerStopSignals: true}
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 containerLogMaxSize: 20Ki
 containerLogMaxFiles: 3

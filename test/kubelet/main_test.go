@@ -3,8 +3,10 @@ package kubelet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,17 +112,25 @@ func (w *world) pod(t *testing.T, name, spec string) {
 		if t.Failed() {
 			w.explain(t, name)
 		}
-		must(t, w.Withdraw(name))
-		w.eventually(t, name+" ends", 60*time.Second, func() string {
-			pods, err := w.RunningPods(context.Background())
-			if err != nil {
-				return err.Error()
-			}
-			if slices.ContainsFunc(pods, func(p Pod) bool { return p.Metadata.Name == staticName(name) }) {
-				return "it still runs"
-			}
-			return ""
-		})
+		w.withdraw(t, name)
+	})
+}
+
+// withdraw takes a pod back, unless that has been done, and waits for its end.
+func (w *world) withdraw(t *testing.T, name string) {
+	t.Helper()
+	if err := w.Withdraw(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	w.eventually(t, name+" ends", 60*time.Second, func() string {
+		pods, err := w.RunningPods(context.Background())
+		if err != nil {
+			return err.Error()
+		}
+		if slices.ContainsFunc(pods, func(p Pod) bool { return p.Metadata.Name == staticName(name) }) {
+			return "it still runs"
+		}
+		return ""
 	})
 }
 
