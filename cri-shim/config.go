@@ -97,7 +97,10 @@ func Default() Config {
 		State:        "/run/cri-shim",
 		CgroupDriver: "auto",
 		Runtime:      "runc",
-		Log:          LogConfig{Level: "info", Format: "text"},
+		// A kubelet looks for a hostPath only when its type asks for that, and leaves the rest to the runtime.
+		CreateMissingMountSources: true,
+
+		Log: LogConfig{Level: "info", Format: "text"},
 		CNI: CNIConfig{
 			ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, IPPref: "ipv4", GC: true,
 		},
