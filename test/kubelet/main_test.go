@@ -64,6 +64,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { stopNode(t, n) })
 	must(t, err)
+	must(t, withHostPorts(n.NetDir+"/10.conflist"))
 	w := &world{node: n, dir: n.Base + "/host"}
 	must(t, os.Mkdir(w.dir, 0o777))
 	w.Kubelet, err = New(n, Programs{Kubelet: cache + "/kubernetes/kubelet", Sample: root + "/conf/kubelet/10-cri-shim.conf"})
@@ -72,6 +73,16 @@ func newWorld(t *testing.T) *world {
 	must(t, n.Start())
 	must(t, w.Start())
 	return w
+}
+
+// withHostPorts lets the plugin have the host ports of pods.
+func withHostPorts(conflist string) error {
+	data, err := os.ReadFile(conflist)
+	if err != nil {
+		return err
+	}
+	changed := strings.Replace(string(data), `"capabilities": {`, `"capabilities": {"portMappings": true, `, 1)
+	return os.WriteFile(conflist, []byte(changed), 0o644)
 }
 
 func stopNode(t *testing.T, n *node.Node) {
