@@ -57,6 +57,7 @@ func TestPods(t *testing.T) {
 		"sysctls":                     testSysctls,
 		"privileged":                  testPrivileged,
 		"changed manifest":            testChange,
+		"statistics":                  testStats,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
