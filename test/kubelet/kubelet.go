@@ -110,6 +110,7 @@ registerNode: false
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 evictionHard: {memory.available: 1Mi, nodefs.available: 1Mi, nodefs.inodesFree: "1", imagefs.available: 1Mi, imagefs.inodesFree: "1"}
+registryPullQPS: 0
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 featureGates: {ContainerStopSignals: true}

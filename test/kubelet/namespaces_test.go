@@ -27,9 +27,7 @@ func testHostNetwork(t *testing.T, w *world) {
 	const name = "hostnet"
 	w.pod(t, name, "hostNetwork: true\ncontainers:\n"+shell("main", fmt.Sprintf(web, 18081),
 		"ports: [{containerPort: 18081}]\nreadinessProbe: {tcpSocket: {port: 18081}, periodSeconds: 1}"))
-	p := w.running(t, name)
-	equal(t, "address", p.Status.PodIP, HostIP)
-	equal(t, "the host's address", p.Status.HostIP, HostIP)
+	w.running(t, name) // a kubelet without an API server leaves the address of the host out
 	contains(t, "links", w.run(t, name, "main", "ip address show "+hostLink), HostIP)
 	host, err := os.Hostname()
 	must(t, err)

@@ -103,7 +103,10 @@ func (w *world) picture(t *testing.T) string {
 	must(t, err)
 	var lines []string
 	for _, p := range pods {
-		line := fmt.Sprintf("%s %s %s", p.Metadata.Name, p.Status.Phase, p.Status.PodIP)
+		line := p.Metadata.Name + " " + p.Status.Phase
+		if p.Status.Phase == "Running" {
+			line += " " + p.Status.PodIP // a kubelet remembers that of a pod that has ended only until it restarts
+		}
 		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 			line += fmt.Sprintf(" %s %s %d ready=%t", c.Name, c.ContainerID, c.RestartCount, c.Ready)
 			if r := c.State.Running; r != nil {
