@@ -29,6 +29,7 @@ const (
 type Programs struct {
 	Kubelet string // the built binary
 	Sample  string // the configuration file for cri-shim that is shipped, which this kubelet reads first
+	More    string // what it reads last, as a configuration file without its head; may be empty
 }
 
 // Kubelet is one kubelet.
@@ -65,6 +66,8 @@ func New(n *node.Node, p Programs) (*Kubelet, error) {
 	return k, nil
 }
 
+const configHead = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+
 func (k *Kubelet) files() error {
 	for _, dir := range []string{"manifests", "config", "root", "log", "plugins"} {
 		if err := os.MkdirAll(filepath.Join(k.base, dir), 0o755); err != nil {
@@ -77,7 +80,8 @@ func (k *Kubelet) files() error {
 	}
 	for path, content := range map[string]string{
 		"config/10-cri-shim.conf": string(sample),
-		"config/20-test.conf":     k.config(),
+		"config/20-test.conf":     configHead + k.config(),
+		"config/30-more.conf":     configHead + k.programs.More,
 		"resolv.conf":             "nameserver 192.0.2.53\nsearch podwright.test\n",
 	} {
 		if err := os.WriteFile(filepath.Join(k.base, path), []byte(content), 0o644); err != nil {
@@ -90,9 +94,7 @@ func (k *Kubelet) files() error {
 // config is what this machine and short tests need on top of the sample: directories and cgroups of its own, an API without
 // certificates, no lowering of OOM scores, no eviction by what else is on the disk, and no long waits.
 func (k *Kubelet) config() string {
-	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-containerRuntimeEndpoint: unix://%[1]s
+	return fmt.Sprintf(`containerRuntimeEndpoint: unix://%[1]s
 staticPodPath: %[2]s
 fileCheckFrequency: 1s
 syncFrequency: 5s

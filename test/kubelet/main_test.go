@@ -54,8 +54,8 @@ type world struct {
 	dir  string // of the host, for volumes and for what containers tell
 }
 
-// newWorld starts both. At the end of the test the pods are withdrawn, the kubelet removes them, and nothing may be left.
-func newWorld(t *testing.T) *world {
+// newWorld starts both, the kubelet with more configuration. At the end of the test the pods are withdrawn, the kubelet removes them, and nothing may be left.
+func newWorld(t *testing.T, more ...string) *world {
 	t.Helper()
 	cache := root + "/.cache"
 	n, err := node.New(node.Programs{Bin: root + "/bin", Tools: cache + "/tools", Registry: cache + "/registry"})
@@ -67,7 +67,7 @@ func newWorld(t *testing.T) *world {
 	must(t, withHostPorts(n.NetDir+"/10.conflist"))
 	w := &world{node: n, dir: n.Base + "/host"}
 	must(t, os.Mkdir(w.dir, 0o777))
-	w.Kubelet, err = New(n, Programs{Kubelet: cache + "/kubernetes/kubelet", Sample: root + "/conf/kubelet/10-cri-shim.conf"})
+	w.Kubelet, err = New(n, Programs{Kubelet: cache + "/kubernetes/kubelet", Sample: root + "/conf/kubelet/10-cri-shim.conf", More: strings.Join(more, "")})
 	t.Cleanup(func() { w.stop(t) })
 	must(t, err)
 	must(t, n.Start())

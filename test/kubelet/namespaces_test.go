@@ -96,3 +96,21 @@ containers:
 	equal(t, "ports", w.run(t, name, "main", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start"), "80\n")
 	equal(t, "shared memory", w.run(t, name, "main", "cat /proc/sys/kernel/shm_rmid_forced"), "1\n")
 }
+
+func testUserNamespace(t *testing.T, w *world) {
+	const name = "userns"
+	w.pod(t, name, "hostUsers: false\nvolumes: [{name: d, emptyDir: {}}]\ncontainers:\n"+
+		shell("main", "touch /d/file"+forever, "volumeMounts: [{name: d, mountPath: /d}]"))
+	w.until(t, name, "ready", func(p Pod) bool {
+		if strings.Contains(w.Log(), "can't set `spec.hostUsers: false`, runtime does not support user namespaces") {
+			t.Skip("waiting for user namespaces in cri-shim")
+		}
+		return p.Container("main").Ready
+	})
+	maps := strings.Fields(w.run(t, name, "main", "cat /proc/self/uid_map"))
+	if len(maps) != 3 || maps[0] != "0" || maps[1] == "0" || maps[2] != "65536" {
+		t.Errorf("map of users %v, want 65536 from 0, to others of the host", maps)
+	}
+	equal(t, "the user inside", w.run(t, name, "main", "id -u"), "0\n")
+	equal(t, "the owner of a file in a volume", w.run(t, name, "main", "stat -c %u /d/file"), "0\n")
+}

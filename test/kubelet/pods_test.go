@@ -58,6 +58,7 @@ func TestPods(t *testing.T) {
 		"privileged":                  testPrivileged,
 		"changed manifest":            testChange,
 		"statistics":                  testStats,
+		"user namespace":              testUserNamespace,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
