@@ -134,6 +134,10 @@ func (w *world) withdraw(t *testing.T, name string) {
 		t.Error(err)
 	}
 	w.eventually(t, name+" ends", 60*time.Second, func() string {
+		// A pod that was changed is not there for a moment before it comes back.
+		if _, wanted, err := w.Pod(context.Background(), name); err != nil || wanted {
+			return fmt.Sprintf("the kubelet wants it: %t, %v", wanted, err)
+		}
 		pods, err := w.RunningPods(context.Background())
 		if err != nil {
 			return err.Error()

@@ -103,7 +103,7 @@ func testUserNamespace(t *testing.T, w *world) {
 		shell("main", "touch /d/file"+forever, "volumeMounts: [{name: d, mountPath: /d}]"))
 	w.until(t, name, "ready", func(p Pod) bool {
 		if strings.Contains(w.Log(), "can't set `spec.hostUsers: false`, runtime does not support user namespaces") {
-			t.Skip("waiting for user namespaces in cri-shim")
+			t.Skip("the OCI runtime of this host, or cri-shim with it, makes no pods with users of their own")
 		}
 		return p.Container("main").Ready
 	})

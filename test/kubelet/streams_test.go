@@ -26,7 +26,7 @@ func TestStreams(t *testing.T) {
 		}
 		return "not in the log"
 	})
-	w.running(t, name)
+	w.until(t, name, "made anew", func(now Pod) bool { return now.Metadata.UID != p.Metadata.UID && now.Container("main").Ready })
 	for _, s := range []string{"Evented PLEG: received ContainerEventResponse with nil PodSandboxStatus", "falling back"} {
 		if strings.Contains(w.Log(), s) {
 			t.Errorf("the kubelet says %q", s)
