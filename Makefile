@@ -105,6 +105,18 @@ containerd: ## the peer that is measured and tested beside podwright, in .cache
 	@mkdir -p $(CACHE)/containerd
 	@cd tools/containerd && $(GO) build -trimpath -tags no_btrfs -o ../../$(CACHE)/containerd/ tool
 
+.PHONY: kubelet
+kubelet: $(CACHE)/kubernetes/kubelet ## a kubelet that is tested over cri-shim, in .cache: minutes, once
+
+$(CACHE)/kubernetes/kubelet: tools/kubernetes/go.mod
+	@mkdir -p $(@D)
+	@cd tools/kubernetes && nice -n 15 $(GO) build -trimpath -o ../../$(@D)/ tool
+	@touch $@
+
+.PHONY: test-kubelet
+test-kubelet: deps build tools kubelet ## a real kubelet with static pods over cri-shim: probes, volumes, restarts (as root)
+	CI=true $(GO) test -count=1 -timeout 10m ./test/kubelet
+
 .PHONY: bench
 bench: ## Go benchmarks of the parts
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)

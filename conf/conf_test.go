@@ -2,6 +2,7 @@ package conf
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -66,6 +67,37 @@ func TestCrictl(t *testing.T) {
 		}
 		if strings.HasSuffix(key, "-endpoint") && value != "unix:///run/cri-shim/cri-shim.sock" {
 			t.Errorf("%s is not the default socket: %s", key, value)
+		}
+	}
+}
+
+// The kubelet itself reads its sample in test/kubelet, strictly. Here: a name that it does not pass over, and our socket.
+func TestKubelet(t *testing.T) {
+	files, err := filepath.Glob("kubelet/*.conf")
+	if err != nil || len(files) != 1 {
+		t.Fatalf("samples: %v, %v", files, err)
+	}
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		key, value, ok := strings.Cut(line, ": ")
+		if _, twice := values[key]; !ok || twice || value == "" {
+			t.Errorf("line %q", line)
+		}
+		values[key] = value
+	}
+	for key, want := range map[string]string{
+		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+		"containerRuntimeEndpoint": "unix:///run/cri-shim/cri-shim.sock",
+	} {
+		if values[key] != want {
+			t.Errorf("%s is %q, want %q", key, values[key], want)
 		}
 	}
 }

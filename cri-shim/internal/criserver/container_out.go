@@ -49,6 +49,15 @@ func imageOut(c pod.ContainerConfig) *runtime.ImageSpec {
 	return &runtime.ImageSpec{Image: name, UserSpecifiedImage: c.UserSpecifiedImage}
 }
 
+// imageRefOut is the digested reference, which a kubelet shows as the container's imageID: the digest by which registries and
+// scanners know the image. The id stands in for an image that has none.
+func imageRefOut(c pod.Container) string {
+	if c.ImageRef != "" {
+		return c.ImageRef
+	}
+	return c.ImageID
+}
+
 func isImageID(ref string) bool {
 	const digits = 64
 	hex := strings.TrimPrefix(ref, "sha256:")
@@ -61,7 +70,7 @@ func containerItemOut(c pod.Container) *runtime.Container {
 		PodSandboxId: string(c.SandboxID),
 		Metadata:     containerMetadataOut(c.Config),
 		Image:        imageOut(c.Config),
-		ImageRef:     c.ImageID,
+		ImageRef:     imageRefOut(c),
 		ImageId:      c.ImageID,
 		State:        containerStateOut(c),
 		CreatedAt:    c.CreatedAt.UnixNano(),
@@ -77,7 +86,7 @@ func containerStatusOut(c pod.Container) *runtime.ContainerStatus {
 		State:       containerStateOut(c),
 		CreatedAt:   c.CreatedAt.UnixNano(),
 		Image:       imageOut(c.Config),
-		ImageRef:    c.ImageID,
+		ImageRef:    imageRefOut(c),
 		ImageId:     c.ImageID,
 		Reason:      c.Reason,
 		Message:     c.Message,

@@ -181,9 +181,10 @@ func (n *fakeNetwork) SetPodCIDR(c string) error {
 }
 
 var (
-	testID  = pod.ID(strings.Repeat("ab", 32))
-	otherID = pod.ID(strings.Repeat("cd", 32))
-	imageID = "sha256:" + strings.Repeat("12", 32)
+	testID   = pod.ID(strings.Repeat("ab", 32))
+	otherID  = pod.ID(strings.Repeat("cd", 32))
+	imageID  = "sha256:" + strings.Repeat("12", 32)
+	digested = "docker.io/library/busybox@sha256:" + strings.Repeat("34", 32)
 )
 
 // world is a server on a real socket, with a client.

@@ -271,7 +271,7 @@ func (s *Store) Acquire(ref string, owner pod.ID) (pod.Image, error) {
 		s.holds[img.ID] = map[pod.ID]bool{}
 	}
 	s.holds[img.ID][owner] = true
-	return pod.Image{ID: img.ID, Layers: img.Layers, Config: img.Config.Config}, nil
+	return pod.Image{ID: img.ID, Digests: img.Digests, Layers: img.Layers, Config: img.Config.Config}, nil
 }
 
 // Release implements pod.Images.

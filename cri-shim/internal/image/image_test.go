@@ -209,7 +209,7 @@ func TestLayersStayWhileHeld(t *testing.T) {
 	f.push("app:1", f.image("a", 2))
 	id := f.pull("example.test/app:1")
 	held, err := f.s.Acquire("example.test/app:1", "c1")
-	if err != nil || held.ID != id || len(held.Layers) != 2 {
+	if err != nil || held.ID != id || len(held.Layers) != 2 || len(held.Digests) != 1 || !strings.HasPrefix(held.Digests[0], "example.test/app@sha256:") {
 		t.Fatalf("got %+v, %v", held, err)
 	}
 	if err := f.s.Remove(t.Context(), id); err != nil {

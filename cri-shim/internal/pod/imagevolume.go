@@ -22,7 +22,7 @@ func (m *Manager) acquireImages(c *Container) (ContainerImages, error) {
 	if err != nil {
 		return ContainerImages{}, fmt.Errorf("image %.256q: %w", c.Config.Image, err)
 	}
-	c.ImageID = root.ID
+	c.ImageID, c.ImageRef = root.ID, root.digested(c.Config)
 	out := ContainerImages{Root: root}
 	for _, v := range c.Config.Mounts {
 		if v.Image == "" {

@@ -25,9 +25,10 @@ type Store interface {
 
 // Image is a local image, ready to be mounted.
 type Image struct {
-	ID     string   // "sha256:…" of the image's configuration
-	Layers []string // unpacked layer directories, the lowest first
-	Config imagespec.ImageConfig
+	ID      string   // "sha256:…" of the image's configuration
+	Digests []string // docker.io/library/x@sha256:…: what it was pulled as, in every repository it has
+	Layers  []string // unpacked layer directories, the lowest first
+	Config  imagespec.ImageConfig
 }
 
 // Images finds local images and keeps the ones in use on disk.

@@ -57,7 +57,8 @@ type Container struct {
 	State     State           `json:"state"`
 	BootID    string          `json:"bootID"`
 
-	ImageID string `json:"imageID"` // the one image id that every API shows
+	ImageID  string `json:"imageID"`            // the one image id that every API shows
+	ImageRef string `json:"imageRef,omitempty"` // repository@digest it came from; empty when it has none
 	// VolumeImageIDs are the images that it mounts, but for its own.
 	VolumeImageIDs []string `json:"volumeImageIDs,omitempty"`
 

@@ -1,0 +1,35 @@
+package kubelet
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestStreams is a kubelet with the features that are not on by default: lists come in streams, and events tell it of ends.
+func TestStreams(t *testing.T) {
+	w := newWorld(t, "featureGates: {CRIListStreaming: true, EventedPLEG: true}\n")
+	const name = "streams"
+	w.pod(t, name, "volumes: [{name: d, emptyDir: {}}]\ncontainers:\n"+
+		shell("main", "[ -e /d/again ] || { touch /d/again; exit 1; }"+forever, "volumeMounts: [{name: d, mountPath: /d}]"))
+	p := w.until(t, name, "restarted", func(p Pod) bool { return p.Container("main").RestartCount == 1 && p.Container("main").Ready })
+	id := strings.TrimPrefix(p.Container("main").ContainerID, "cri-shim://")
+	if strings.Contains(w.Log(), "code = Unimplemented desc = method GetContainerEvents not implemented") {
+		t.Skip("waiting for events in cri-shim")
+	}
+	must(t, w.Apply(name, manifest(name, "containers:\n"+shell("main", "echo new"+forever, ""))))
+	w.eventually(t, "the event of the end", 30*time.Second, func() string {
+		for line := range strings.Lines(w.Log()) {
+			if strings.Contains(line, "Evented PLEG: requested pod relist after container termination") && strings.Contains(line, id) {
+				return ""
+			}
+		}
+		return "not in the log"
+	})
+	w.until(t, name, "made anew", func(now Pod) bool { return now.Metadata.UID != p.Metadata.UID && now.Container("main").Ready })
+	for _, s := range []string{"Evented PLEG: received ContainerEventResponse with nil PodSandboxStatus", "falling back"} {
+		if strings.Contains(w.Log(), s) {
+			t.Errorf("the kubelet says %q", s)
+		}
+	}
+}
