@@ -73,8 +73,8 @@ func TestGC(t *testing.T) {
 	n.clean()
 }
 
-// TestGCForms is rule 10 for the list: null is empty (libcni writes it so). Without the key (cnitool) the dead
-// go and the living stay.
+// TestGCForms is rule 10 for the list: null is empty (libcni writes it so). Without the key the dead go, the living
+// stay and it is refused; with none left there is nothing to refuse.
 func TestGCForms(t *testing.T) {
 	n := newNode(t)
 	conf := n.conf(nil)
@@ -84,7 +84,7 @@ func TestGCForms(t *testing.T) {
 	n.add("dead", dead, conf)
 	at(t, dead, func(h *netutil.Handle) { ok(t, h.DeleteLink("eth0")) })
 	nettest.DeleteNS(t, dead)
-	n.quiet(call{cmd: "GC", conf: conf})
+	n.refused(call{cmd: "GC", conf: conf}, 7, "cni.dev/valid-attachments", "container c")
 	if _, _, leases := n.left(); len(leases) != 4 { // of c: a record, a link to it and two addresses
 		t.Errorf("leases %v", leases)
 	}

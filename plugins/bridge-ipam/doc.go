@@ -71,7 +71,8 @@
 // the promise and at nothing else, so that a configuration that was broken later still lets go.
 //
 // The bridge stays after the last DEL. GC with an empty list removes it if it carries our mark and has no
-// port but the gateways of VLANs, which are ours too. GC without a list collects only what is provably dead.
+// port but the gateways of VLANs, which are ours too. GC without a list collects what is
+// provably dead, and is refused where others are left.
 //
 // # Beside host-local
 //

@@ -2,9 +2,11 @@ package bridgeipam
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
@@ -48,8 +50,9 @@ func (p *plugin) gc() error {
 	return errors.Join(faults...)
 }
 
-// collectDead is GC without a list of what is valid, as cnitool asks for it: only leases whose owner is
-// provably dead go, and what belongs to no lease. Nobody said that the living are not valid.
+// collectDead is GC without a list of what is valid: only leases whose owner is provably dead go, and what belongs
+// to no lease. Where others are left it is refused, because nobody said whether they are valid; where none
+// are there was nothing to say (cnitool gives no list, after a DEL of all that it remembers).
 func (p *plugin) collectDead(id netconf.Identity, host *netutil.Handle) error {
 	s := p.store(id)
 	if !s.Exists() {
@@ -59,7 +62,18 @@ func (p *plugin) collectDead(id netconf.Identity, host *netutil.Handle) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(reclaim(store, host), retainMasquerade(store, id.Name), store.Sweep(), store.Unlock())
+	defer func() { _ = store.Unlock() }()
+	err = errors.Join(reclaim(store, host), retainMasquerade(store, id.Name), retainHostPorts(host, store, id.Name, nil),
+		restoreGuard(store, id.Name), store.Sweep())
+	if err != nil {
+		return err
+	}
+	living, err := store.All()
+	if err != nil || len(living) == 0 {
+		return err
+	}
+	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("cni.dev/valid-attachments: missing; %d attachments are "+
+		"there, like that of container %s, and without the list GC would remove them all", len(living), living[0].Lease.ContainerID), "")
 }
 
 // collect removes links, leases and masquerade. It works in the order of the teardown, for all at once.

@@ -116,6 +116,7 @@ func (c *checking) checkRouted() {
 		return
 	}
 	c.sameLink("host", link, c.recorded(name))
+	c.checkBandwidth(link)
 	have, err := c.host.Addrs(link.Index)
 	if err != nil {
 		c.faults = append(c.faults, err)
