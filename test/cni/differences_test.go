@@ -1,7 +1,7 @@
 package cni
 
 // merged says that host ports, bandwidth and the roles of ports are built: they come from branches of their own.
-const merged = false
+const merged = true
 
 // built says which features of the reference plugins bridge-ipam has. Scenarios of the others expect that it refuses
 // them with code 2.
@@ -30,6 +30,7 @@ var differences = []difference{
 	{key: bridge + `nodad .*:.*`, theirs: `false`, ours: `true`, reason: "the gateway is usable at once"},
 	{key: podLink + `nodad .*:.*`, theirs: `false`, ours: `true`, reason: "an address of our own range is no duplicate, and is usable at once"},
 	{key: podLink + `sysctl ipv6/conf/eth\d/ndisc_notify`, theirs: `0`, ours: `1`, reason: "neighbours learn a new MAC at once for IPv6 too; the reference means to, and does so only where it waits for detection"},
+	{key: podLink + `sysctl ipv6/conf/eth\d/accept_ra`, theirs: `1`, ours: `0`, reason: "a pod that has its routes takes none from whoever advertises some"},
 	{key: `IPv6 addresses are ready`, theirs: `after a while`, ours: `at once`, reason: "no duplicate address detection on either end"},
 	{scenario: `layer 2 only.*|link stays down`, key: podLink + `sysctl ipv4/conf/eth0/arp_notify`, theirs: `0`, ours: `1`, reason: "a later plugin may add an address"},
 	{scenario: `mtu of a narrow uplink`, key: any0 + ` link`, theirs: any0 + `1500` + any0, ours: any0 + `1400` + any0, reason: "the MTU is that of the default route's link"},
