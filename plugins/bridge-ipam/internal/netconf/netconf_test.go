@@ -306,6 +306,7 @@ func FuzzParse(f *testing.F) {
 		`"type":"macvlan","mode":"vepa","mtu":"x","ipam":{"type":"bridge-ipam","subnet":"10.0.0.0/8"}`,
 		`"mtu":"x","vlan":[],"ipam":{"dataDir":"rel","ranges":[[{"subnet":7}]]}`, `"brigde":"a","ipam":{"type":"host-local","rangs":[]}`,
 		`"cni.dev/attachments":null,"dns":{"search":["a"]},"args":{"cni":{"ips":["10.0.0.9/8"],"mac":"02:00:00:00:00:01"}}`,
+		`"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"TCP","hostIP":"::ffff:10.0.0.1"}]},"snat":false`,
 	} {
 		f.Add([]byte(conf(keys)), "IgnoreUnknown=1;IP=10.0.0.9")
 	}
@@ -326,6 +327,11 @@ func FuzzParse(f *testing.F) {
 		}
 		if c.Name == "" || c.Bridge == "" || c.DataDir == "" || len(c.Requested) > len(c.Sets) {
 			t.Errorf("%+v", c)
+		}
+		for _, m := range c.HostPorts.Mappings {
+			if m.HostPort == 0 || m.ContainerPort == 0 || m.Protocol != strings.ToLower(m.Protocol) || m.HostIP.Zone() != "" || m.HostIP.Is4In6() {
+				t.Errorf("%+v", m)
+			}
 		}
 		for _, s := range c.Sets {
 			for _, r := range s {
