@@ -42,7 +42,8 @@ tools: ## crictl, critest, cnitool, the reference plugins and the test programs,
 	@mkdir -p $(TOOLS)
 	@cd tools && GOFLAGS=-trimpath $(GO) build -o ../$(TOOLS)/ tool
 	@cd tools && GOFLAGS=-trimpath $(GO) test -c -o ../$(TOOLS)/critest sigs.k8s.io/cri-tools/cmd/critest
-	@CGO_ENABLED=0 $(GO) build -o $(CACHE)/ ./test/images/registry ./test/demo
+	@CGO_ENABLED=0 $(GO) build -o $(CACHE)/ ./test/images/registry ./test/demo ./test/critest ./test/images/criset
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CACHE)/ ./test/images/applets
 
 .PHONY: test
 test: deps ## everything within 15 minutes: unit and root tests under the race detector, then e2e
@@ -58,8 +59,32 @@ test-root: ## unit tests and those that need root, which may not be skipped
 	CI=true $(GO) test $(RACE) -timeout 10m $(UNITS)
 
 .PHONY: e2e
-e2e: build tools ## end-to-end tests: built binaries, crictl, cnitool (as root)
+e2e: build tools newest-runc ## end-to-end tests: built binaries, crictl, cnitool (as root)
 	CI=true $(GO) test -count=1 -timeout 14m ./test/e2e/...
+	CI=true $(GO) test -count=1 -timeout 5m -parallel 6 ./test/cni/...
+
+.PHONY: critest
+critest: critest-parts ## the CRI conformance suite: serial, parallel, and with another runtime handler (as root)
+	@$(CACHE)/critest --output $(CACHE)/critest-output $(if $(FOCUS),--focus '$(FOCUS)')
+
+.PHONY: critest-benchmark
+critest-benchmark: critest-parts ## the benchmarks of the CRI conformance suite (as root)
+	@$(CACHE)/critest --lanes benchmark --output $(CACHE)/critest-output
+
+.PHONY: critest-parts
+critest-parts: build tools newest-runc
+	@tools/busybox.sh $(CACHE)/debian
+
+# What distributions have makes no ID-mapped mounts yet. Its seccomp filters are libseccomp's, which takes C.
+.PHONY: newest-runc
+newest-runc:
+	@mkdir -p $(TOOLS)
+	@tools/deps.sh runc
+	@cd tools/runc && GOFLAGS=-trimpath CGO_ENABLED=1 $(GO) build -tags seccomp -o ../../$(TOOLS)/ tool
+
+.PHONY: interop
+interop: deps build tools containerd ## bridge-ipam under an unmodified containerd and beside others' firewall rules (as root)
+	CI=true $(GO) test -count=1 -timeout 10m ./test/interop/...
 
 .PHONY: lint
 lint: ## gofmt, vet, golangci-lint with the reasons in .golangci.yml
@@ -75,15 +100,33 @@ fuzz: ## each fuzz target for FUZZTIME (60s)
 	  grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go | sed 's/^func //' | while read -r target; do \
 	    echo "== $$dir $$target"; $(GO) test "$$dir" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); done; done
 
+.PHONY: containerd
+containerd: ## the peer that is measured and tested beside podwright, in .cache
+	@mkdir -p $(CACHE)/containerd
+	@cd tools/containerd && $(GO) build -trimpath -tags no_btrfs -o ../../$(CACHE)/containerd/ tool
+
 .PHONY: bench
-bench: build tools ## Go benchmarks of the parts, and pod starts by the built binaries (as root)
+bench: ## Go benchmarks of the parts
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
+
+.PHONY: bench-pods
+bench-pods: deps build tools containerd ## pod starts, removals, memory beside containerd, with ratios (as root)
+	@$(GO) run ./test/bench/pods
 
 .PHONY: install
 install: build ## bin/ to PREFIX/bin (/usr/local/bin), bridge-ipam to CNIDIR (/opt/cni/bin)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(CNIDIR)
 	install -m 0755 bin/cri-shim bin/cri-monitor $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 bin/bridge-ipam $(DESTDIR)$(CNIDIR)/
+
+.PHONY: bench-cni
+bench-cni: build tools ## bridge-ipam beside the reference plugins: ADD, DEL, load, what packets see (as root)
+	@$(GO) build -o $(CACHE)/ ./test/bench/cni
+	@$(CACHE)/cni -bin bin -tools $(TOOLS)
+
+.PHONY: stress
+stress: build tools ## the CNI plugin under load and kill -9, for some minutes (as root)
+	PODWRIGHT_STRESS=long CI=true $(GO) test -count=1 -v -timeout 15m -run 'TestStorm|TestKills' ./test/cni
 
 .PHONY: clean
 clean: ## remove bin and .cache

@@ -16,7 +16,7 @@ func options(t *testing.T, file string) map[string][]string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	parsed, err := unit.Deserialize(f)
+	parsed, err := unit.DeserializeOptions(f)
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}

@@ -36,10 +36,15 @@ type Config struct {
 
 	CreateMissingMountSources bool `toml:"create_missing_mount_sources" json:"createMissingMountSources"`
 
+	CDISpecDirs []string `toml:"cdi_spec_dirs" json:"cdiSpecDirs"`
+
 	Log     LogConfig     `toml:"log" json:"log"`
 	CNI     CNIConfig     `toml:"cni" json:"cni"`
 	Image   ImageConfig   `toml:"image" json:"image"`
+	Stats   StatsConfig   `toml:"stats" json:"stats"`
 	Monitor MonitorConfig `toml:"monitor" json:"monitor"`
+
+	Streaming StreamingConfig `toml:"streaming" json:"streaming"`
 }
 
 // Runtime is a further OCI runtime, which pods ask for by the name of its handler.
@@ -67,6 +72,11 @@ type ImageConfig struct {
 	RegistryConfigDir    string   `toml:"registry_config_dir" json:"registryConfigDir"`
 	MaxParallelDownloads int      `toml:"max_parallel_downloads" json:"maxParallelDownloads"`
 	ProgressTimeout      Duration `toml:"progress_timeout" json:"progressTimeout"`
+}
+
+// StatsConfig says how what containers use is measured.
+type StatsConfig struct {
+	Interval Duration `toml:"interval" json:"interval"`
 }
 
 // MonitorConfig says where cri-monitor is.
@@ -97,13 +107,16 @@ func Default() Config {
 		State:        "/run/cri-shim",
 		CgroupDriver: "auto",
 		Runtime:      "runc",
+		CDISpecDirs:  []string{"/etc/cdi", "/var/run/cdi"},
 		Log:          LogConfig{Level: "info", Format: "text"},
 		CNI: CNIConfig{
 			ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, IPPref: "ipv4", GC: true,
 		},
+		Streaming: StreamingConfig{Address: "127.0.0.1", IdleTimeout: Duration(4 * time.Hour)},
 		Image: ImageConfig{
 			RegistryConfigDir: "/etc/cri-shim/certs.d", MaxParallelDownloads: 3, ProgressTimeout: Duration(5 * time.Minute),
 		},
+		Stats: StatsConfig{Interval: Duration(10 * time.Second)},
 	}
 }
 
@@ -182,6 +195,9 @@ func (c Config) Validate() error {
 		}
 		v.program("runtimes."+name+".path", c.Runtimes[name].Path)
 	}
+	for _, dir := range c.CDISpecDirs {
+		v.absolute("cdi_spec_dirs", dir)
+	}
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.absolute("cni.conf_dir", c.CNI.ConfDir)
@@ -200,7 +216,11 @@ func (c Config) Validate() error {
 	if c.Image.ProgressTimeout < 0 {
 		v.bad("image.progress_timeout", time.Duration(c.Image.ProgressTimeout).String(), "0 (none) or more")
 	}
+	if i := time.Duration(c.Stats.Interval); i < time.Second || i > time.Hour {
+		v.bad("stats.interval", i.String(), "1s to 1h")
+	}
 	v.absoluteOrEmpty("monitor.path", c.Monitor.Path)
+	c.Streaming.validate(&v)
 	return errors.Join(v.faults...)
 }
 

@@ -90,6 +90,15 @@ func TestParseRefuses(t *testing.T) {
 		{"relative runtime", "runtime = \"bin/runc\"\n", "runtime"},
 		{"downloads", "[image]\nmax_parallel_downloads = 0\n", "1 to 64"},
 		{"no bin dirs", "[cni]\nbin_dirs = []\n", "bin_dirs"},
+		{"streaming host", "[streaming]\naddress = \"localhost\"\n", "IP address"},
+		{"streaming anywhere", "[streaming]\naddress = \"0.0.0.0\"\n", "IP address"},
+		{"streaming in the open", "[streaming]\naddress = \"192.0.2.1\"\n", "streaming.tls_cert"},
+		{"streaming port", "[streaming]\nport = 65536\n", "0 (any) to 65535"},
+		{"half of TLS", "[streaming]\ntls_cert = \"/c\"\n", "streaming.tls_key"},
+		{"relative certificate", "[streaming]\ntls_cert = \"c\"\ntls_key = \"/k\"\n", "streaming.tls_cert"},
+		{"idle", "[streaming]\nidle_timeout = \"0s\"\n", "1s or more"},
+		{"stats too often", "[stats]\ninterval = \"100ms\"\n", `stats.interval = "100ms": want 1s to 1h`},
+		{"stats too seldom", "[stats]\ninterval = \"2h\"\n", "stats.interval"},
 		{"ip_pref", "[cni]\nip_pref = \"cni\"\n", "ip_pref"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -20,12 +20,12 @@ import (
 type fixture struct {
 	*instance
 	runtime.RuntimeServiceClient
-	t     *testing.T
+	t     testing.TB
 	image string
 	logs  string
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	cfg := testConfig(t)
 	reg, err := testimages.Serve("127.0.0.1:0", nil)
 	if err != nil {
@@ -54,7 +54,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-func installPlugin(t *testing.T, cfg *Config) {
+func installPlugin(t testing.TB, cfg *Config) {
 	t.Helper()
 	dir := t.TempDir()
 	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "testnet"), "./internal/podnet/testdata/plugin").CombinedOutput(); err != nil {
@@ -81,10 +81,12 @@ func (f *fixture) restart(cfg Config) {
 	f.RuntimeServiceClient = f.instance.client(f.t)
 }
 
-func (f *fixture) sandbox() string {
+func (f *fixture) sandbox() string { return f.sandboxOf("web") }
+
+func (f *fixture) sandboxOf(name string) string {
 	f.t.Helper()
 	resp, err := f.RunPodSandbox(f.t.Context(), &runtime.RunPodSandboxRequest{Config: &runtime.PodSandboxConfig{
-		Metadata: &runtime.PodSandboxMetadata{Name: "web", Namespace: "default", Uid: "u-1"}, LogDirectory: f.logs, Hostname: "web-0",
+		Metadata: &runtime.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "u-1"}, LogDirectory: f.logs, Hostname: "web-0",
 	}})
 	if err != nil {
 		f.t.Fatalf("%v\n%s", err, f.log)

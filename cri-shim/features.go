@@ -10,15 +10,32 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 )
 
-// mountsRecursiveReadOnly asks an OCI runtime whether it knows the mount option "rro". One that does not
-// answer the question does not know the option either: both came with the same versions.
-func mountsRecursiveReadOnly(ctx context.Context, runtime string) bool {
+// runtimeFeatures are what an OCI runtime says that it can (runtime-spec, features.md).
+type runtimeFeatures struct {
+	recursiveReadOnly bool // the mount option "rro"
+	idMap             bool // ID-mapped mounts, and the user namespaces that they are for
+}
+
+// askRuntime asks an OCI runtime. One that does not answer the question can do neither: the answer came with the
+// same versions.
+func askRuntime(ctx context.Context, runtime string) runtimeFeatures {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, runtime, "features").Output()
 	if err != nil {
-		return false
+		return runtimeFeatures{}
 	}
+	return readFeatures(out)
+}
+
+func readFeatures(out []byte) runtimeFeatures {
 	var f features.Features
-	return json.Unmarshal(out, &f) == nil && slices.Contains(f.MountOptions, "rro")
+	if json.Unmarshal(out, &f) != nil {
+		return runtimeFeatures{}
+	}
+	r := runtimeFeatures{recursiveReadOnly: slices.Contains(f.MountOptions, "rro")}
+	if l := f.Linux; l != nil && l.MountExtensions != nil && l.MountExtensions.IDMap != nil && l.MountExtensions.IDMap.Enabled != nil {
+		r.idMap = *l.MountExtensions.IDMap.Enabled && slices.Contains(l.Namespaces, "user")
+	}
+	return r
 }

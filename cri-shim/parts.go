@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/podwright/podwright/cri-shim/internal/bundle"
+	"github.com/podwright/podwright/cri-shim/internal/cdi"
+	"github.com/podwright/podwright/cri-shim/internal/cgroupfs"
 	"github.com/podwright/podwright/cri-shim/internal/criserver"
 	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
 	"github.com/podwright/podwright/cri-shim/internal/monitor/client"
@@ -23,7 +25,9 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/podnet"
 	"github.com/podwright/podwright/cri-shim/internal/podns"
 	"github.com/podwright/podwright/cri-shim/internal/rootfs"
+	"github.com/podwright/podwright/cri-shim/internal/stats"
 	"github.com/podwright/podwright/cri-shim/internal/store"
+	"github.com/podwright/podwright/cri-shim/internal/stream"
 )
 
 // networkUsers is where all instances on a host tell each other which networks they use.
@@ -41,6 +45,8 @@ type parts struct {
 	images   *images
 	network  *podnet.Network
 	pods     *pod.Manager
+	stats    *stats.Collector
+	streams  *stream.Server
 	server   *criserver.Server
 }
 
@@ -72,6 +78,12 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 	if p.pods, err = p.newManager(facts, layout); err != nil {
 		return nil, err
 	}
+	if p.stats, err = p.newStats(layout); err != nil {
+		return nil, err
+	}
+	if p.streams, err = newStreams(p.config.Streaming, streamRuntime{p.monitor, p.pods}, o.Logger); err != nil {
+		return nil, err
+	}
 	p.server, err = p.newServer(ctx, o, facts, layout)
 	return p, err
 }
@@ -79,6 +91,9 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 // close ends what has no Run of its own. It may be called on half of the parts.
 func (p *parts) close() error {
 	var faults []error
+	if p.streams != nil {
+		faults = append(faults, p.streams.Close())
+	}
 	if p.images != nil {
 		faults = append(faults, p.images.close())
 	}
@@ -165,6 +180,7 @@ func (p *parts) newManager(f hostinfo.Facts, layout paths.Layout) (*pod.Manager,
 	}
 	maker, err := rootfs.New(rootfs.Options{
 		Layout: layout, Facts: f, Cgroups: p.cgroups, MakeMissingSources: p.config.CreateMissingMountSources,
+		Devices: cdi.Dirs(p.config.CDISpecDirs),
 	})
 	if err != nil {
 		return nil, err
@@ -175,17 +191,43 @@ func (p *parts) newManager(f hostinfo.Facts, layout paths.Layout) (*pod.Manager,
 	})
 }
 
-func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
-	var handlers []criserver.Handler
-	for _, name := range slices.Sorted(maps.Keys(p.runtimes)) { // "" is the first
-		handlers = append(handlers, criserver.Handler{
-			Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && mountsRecursiveReadOnly(ctx, p.runtimes[name]),
-		})
+func (p *parts) newStats(layout paths.Layout) (*stats.Collector, error) {
+	mounts, err := cgroupfs.Find()
+	if err != nil {
+		return nil, err
 	}
+	return stats.New(stats.Options{
+		Source: p.pods, Layout: layout, Mounts: mounts, Systemd: p.cgroups.Systemd, DefaultParent: p.cgroups.Parent,
+		Interval: time.Duration(p.config.Stats.Interval), Logger: p.logger,
+	})
+}
+
+// handlers are the OCI runtimes with what each can do on this host.
+func (p *parts) handlers(ctx context.Context, f hostinfo.Facts, layout paths.Layout) []criserver.Handler {
+	var out []criserver.Handler
+	mapFault := podns.SupportsIDMap(layout.Images())
+	for _, name := range slices.Sorted(maps.Keys(p.runtimes)) { // "" is the first
+		can := askRuntime(ctx, p.runtimes[name])
+		h := criserver.Handler{Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && can.recursiveReadOnly}
+		switch {
+		case !can.idMap:
+			h.LacksUserNamespaces = p.runtimes[name] + " makes no ID-mapped mounts (runc can from version 1.2 on)"
+		case mapFault != nil:
+			h.LacksUserNamespaces = mapFault.Error()
+		default:
+			h.UserNamespaces = true
+		}
+		out = append(out, h)
+	}
+	return out
+}
+
+func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
 	return criserver.New(criserver.Deps{
-		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network,
+		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network, Streams: p.streams,
+		Resources: p.pods, Stats: p.stats, Events: p.pods,
 		Healthy: p.health.last, Ready: p.pods.Recovered(),
-		Layout: layout, Handlers: handlers, SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
+		Layout: layout, Handlers: p.handlers(ctx, f, layout), SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
 		Config: struct {
 			StateDir     string            `json:"stateDir"`
 			RootDir      string            `json:"rootDir"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -64,9 +65,18 @@ func (p *parts) run(ctx context.Context, l net.Listener, ready func()) error {
 		defer stop()
 		return p.server.Serve(serving, l)
 	})
+	g.Go(func() error { return p.streams.Run(serving) })
 	g.Go(func() error { return p.pods.Run(working) })
 	g.Go(func() error { return p.network.Run(working) })
 	g.Go(func() error { return p.health.run(working) })
+	g.Go(func() error {
+		select {
+		case <-p.pods.Recovered():
+			return p.stats.Run(working)
+		case <-working.Done():
+			return nil
+		}
+	})
 	g.Go(func() error {
 		select {
 		case <-p.pods.Recovered():
@@ -92,5 +102,5 @@ func (p *parts) recovered(ctx context.Context, ready func()) {
 			p.logger.Warn("give back what belongs to no pod", "err", err)
 		}
 	}
-	shrink()
+	debug.FreeOSMemory() // a start reads much that is not needed again
 }

@@ -40,7 +40,7 @@ func (l *lockedBuffer) String() string {
 }
 
 // testConfig is a runtime of its own, with a real monitor, under a directory of the test.
-func testConfig(t *testing.T) Config {
+func testConfig(t testing.TB) Config {
 	t.Helper()
 	nettest.RequireRoot(t)
 	dir := t.TempDir()
@@ -64,7 +64,7 @@ type instance struct {
 	conn  *grpc.ClientConn
 }
 
-func start(t *testing.T, cfg Config) *instance {
+func start(t testing.TB, cfg Config) *instance {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	i := &instance{cfg: cfg, log: &lockedBuffer{}, stop: stop, ended: make(chan error, 1)}
@@ -85,7 +85,7 @@ func start(t *testing.T, cfg Config) *instance {
 	return i
 }
 
-func (i *instance) end(t *testing.T) {
+func (i *instance) end(t testing.TB) {
 	t.Helper()
 	i.stop()
 	if err := <-i.ended; err != nil {
@@ -108,7 +108,7 @@ func (i *instance) killMonitors() {
 	}
 }
 
-func (i *instance) client(t *testing.T) runtime.RuntimeServiceClient {
+func (i *instance) client(t testing.TB) runtime.RuntimeServiceClient {
 	t.Helper()
 	conn, err := grpc.NewClient("unix://"+i.cfg.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

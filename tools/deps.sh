@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building, the demo and the tests need and this machine lacks. What is there
-# already, in whatever version and from wherever, is left alone.
+# Installs the Debian packages that building, the demo and the tests need and this machine lacks; with the word
+# runc also what the newest runc is built with. What is there already, in whatever version and from
+# wherever, is left alone.
 set -euo pipefail
 
 # program that must be there → package that brings it
@@ -10,6 +11,7 @@ need=(
 	"nft:nftables"
 	"ip:iproute2"
 	"conntrack:conntrack"
+	"iperf3:iperf3" # the test of bandwidth limits
 	"file:file"
 	"gcc:gcc libc6-dev" # the race detector links C
 )
@@ -22,6 +24,9 @@ if ! [ -x /bin/busybox ] || ! /bin/busybox --list >/dev/null 2>&1; then
 	missing+=(busybox-static)
 elif command -v ldd >/dev/null && ldd /bin/busybox >/dev/null 2>&1; then
 	missing+=(busybox-static)
+fi
+if [ "${1:-}" = runc ] && ! [ -e /usr/include/seccomp.h ]; then
+	missing+=(libseccomp-dev pkg-config)
 fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 

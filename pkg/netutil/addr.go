@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,15 +39,29 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 
 // AddAddr gives a link an address, without duplicate address detection. Being there already is success.
 func (h *Handle) AddAddr(index int, p netip.Prefix) error {
+	return h.addAddr(index, p, unix.IFA_F_NODAD)
+}
+
+func (h *Handle) addAddr(index int, p netip.Prefix, flags6 int) error {
 	a := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
-		a.Flags = unix.IFA_F_NODAD
+		a.Flags = flags6
 	} else if p.Bits() < 31 {
 		a.Broadcast = broadcast(p)
 	}
 	err := presentOK(classify(h.lib.AddrAdd(byIndex(index), a)))
 	if err != nil {
 		return fmt.Errorf("add address %s to link number %d: %w", p, index, err)
+	}
+	return nil
+}
+
+// AddOwnAddr gives a link an IPv4 address that the host answers for and never sends from. Being there already
+// is success.
+func (h *Handle) AddOwnAddr(index int, addr netip.Addr) error {
+	a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(addr, addr.BitLen())), Scope: unix.RT_SCOPE_HOST}
+	if err := presentOK(classify(h.lib.AddrAdd(byIndex(index), a))); err != nil {
+		return fmt.Errorf("add address %s to link number %d: %w", addr, index, err)
 	}
 	return nil
 }
@@ -70,13 +85,19 @@ func (h *Handle) DeleteAddr(index int, p netip.Prefix) error {
 
 // Addrs lists the addresses of a link, link-local ones included.
 func (h *Handle) Addrs(index int) ([]netip.Prefix, error) {
-	list, err := h.lib.AddrList(byIndex(index), netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses of link number %d: %w", index, classify(err))
+	msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+	msg.Index = uint32(index)
+	answers, err := h.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, msg)
+	if err = absentOK(err); err != nil {
+		return nil, fmt.Errorf("list addresses of link number %d: %w", index, err)
 	}
 	var out []netip.Prefix
-	for _, a := range list {
-		if p, ok := prefixOf(a.IPNet); ok {
+	for _, a := range answers {
+		p, on, err := parseAddr(a)
+		if err != nil {
+			return nil, fmt.Errorf("list addresses of link number %d: %w", index, err)
+		}
+		if on == index { // where the kernel does not choose (see open) it shows those of all links
 			out = append(out, p)
 		}
 	}
@@ -115,6 +136,7 @@ type Route struct {
 	Priority int
 	Table    int
 	Scope    int
+	Link     int // HasRoute: index of the link; 0 is any
 }
 
 func (r Route) lib(index int) *netlink.Route {
@@ -162,7 +184,8 @@ func (h *Handle) DeleteLoopback6(index int) error {
 	return nil
 }
 
-// HasRoute says whether there is a route with this destination, gateway and table, through any link.
+// HasRoute says whether there is a route with this destination, gateway and table. The
+// fields of r that are not zero must fit too; those that are, may be anything.
 func (h *Handle) HasRoute(r Route) (bool, error) {
 	family := netlink.FAMILY_V4
 	if r.Dst.Addr().Is6() {
@@ -181,11 +204,18 @@ func (h *Handle) HasRoute(r Route) (bool, error) {
 		if !ok { // how older versions of the library show a default route
 			dst = netip.PrefixFrom(unspecified(family), 0)
 		}
-		if dst == r.Dst.Masked() && hasGateway(have, want.Gw) {
+		if dst == r.Dst.Masked() && hasGateway(have, want.Gw) && r.metricsFit(have) {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+func (r Route) metricsFit(have netlink.Route) bool {
+	fits := func(want, have int) bool { return want == 0 || want == have }
+	return fits(r.MTU, have.MTU) && fits(r.AdvMSS, have.AdvMSS) && fits(r.Priority, have.Priority) &&
+		fits(r.Link, have.LinkIndex) &&
+		(fits(r.Scope, int(have.Scope)) || r.Dst.Addr().Is6()) // IPv6 routes have no scope
 }
 
 func hasGateway(r netlink.Route, gw net.IP) bool {

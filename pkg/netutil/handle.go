@@ -1,11 +1,7 @@
 package netutil
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -44,6 +40,8 @@ func open(ns *NS) (*Handle, error) {
 		lib.Close()
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	// With strict checks a dump of addresses is of one link, and not of all of them (since Linux 4.20).
+	_ = unix.SetsockoptInt(sock.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	raw := map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: sock}}
 	return &Handle{ns: ns, lib: lib, raw: raw}, nil
 }
@@ -73,55 +71,4 @@ func (h *Handle) do(f func() error) error {
 		return f()
 	}
 	return h.ns.Do(f)
-}
-
-// Sysctl is one setting below /proc/sys/net, as "ipv6/conf/eth0/accept_dad". Optional ones are skipped
-// where the kernel does not have them.
-type Sysctl struct {
-	Key, Value string
-	Optional   bool
-}
-
-// SetSysctls writes the settings that differ, in their order, and ends at the first error.
-func (h *Handle) SetSysctls(settings ...Sysctl) error {
-	return h.do(func() error {
-		for _, s := range settings {
-			if err := s.set(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// Sysctl reads one setting.
-func (h *Handle) Sysctl(key string) (value string, err error) {
-	err = h.do(func() error {
-		data, err := os.ReadFile(sysctlPath(key))
-		value = strings.TrimSpace(string(data))
-		return classify(err)
-	})
-	return value, err
-}
-
-// sysctlPath: /proc/sys/net shows the namespace of the thread that opens a file below it.
-func sysctlPath(key string) string { return filepath.Join("/proc/sys/net", key) }
-
-// set reads first: on a read-only /proc/sys a value that is right already is no error.
-func (s Sysctl) set() error {
-	path := sysctlPath(s.Key)
-	old, err := os.ReadFile(path)
-	if s.Optional && errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err == nil && strings.TrimSpace(string(old)) == s.Value {
-		return nil
-	}
-	if err == nil {
-		err = os.WriteFile(path, []byte(s.Value), 0)
-	}
-	if err != nil {
-		return fmt.Errorf("set sysctl net/%s=%s: %w", s.Key, s.Value, classify(err))
-	}
-	return nil
 }

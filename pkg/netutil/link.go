@@ -90,7 +90,7 @@ type Veth struct {
 
 	Peer    string // in PeerNS
 	PeerMAC net.HardwareAddr
-	PeerNS  *NS
+	PeerNS  *NS // nil: here
 }
 
 // AddVeth makes a pair, both ends down, the peer in its namespace from the start. It is one message: a
@@ -103,7 +103,9 @@ func (h *Handle) AddVeth(v Veth) error {
 	for _, a := range nameMACMTU(v.Peer, v.PeerMAC, v.MTU) {
 		peer.AddChild(a)
 	}
-	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(v.PeerNS.f.Fd())))
+	if v.PeerNS != nil {
+		peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(v.PeerNS.f.Fd())))
+	}
 
 	data := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC)}
 	for _, a := range nameMACMTU(v.Name, v.MAC, v.MTU) {
@@ -146,7 +148,8 @@ func (h *Handle) AddBridge(name string, mac net.HardwareAddr, mtu int) error {
 type Change struct {
 	Up, Down bool
 	Alias    string
-	Master   int // index of a bridge; see NoMaster
+	MAC      net.HardwareAddr // also pins a bridge's MAC, when it is the one that it has
+	Master   int              // index of a bridge; see NoMaster
 }
 
 // NoMaster as Change.Master takes a link out of its bridge.
@@ -165,6 +168,9 @@ func (h *Handle) SetLink(index int, c Change) error {
 	data := []nl.NetlinkRequestData{msg}
 	if c.Alias != "" {
 		data = append(data, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(c.Alias)))
+	}
+	if c.MAC != nil {
+		data = append(data, nl.NewRtAttr(unix.IFLA_ADDRESS, c.MAC))
 	}
 	if c.Master != 0 {
 		data = append(data, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(max(c.Master, 0)))))

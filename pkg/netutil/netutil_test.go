@@ -58,7 +58,7 @@ func TestOpenNSRefusesWhatIsNone(t *testing.T) {
 			t.Errorf("%q: %v, want %v", path, err, want)
 		}
 	}
-	own, err := OpenNS("/proc/self/ns/net")
+	own, err := OpenNS(threadNS)
 	ok(t, err)
 	if same, err := own.IsCurrent(); !same || err != nil {
 		t.Errorf("own: %v, %v", same, err)
@@ -67,7 +67,7 @@ func TestOpenNSRefusesWhatIsNone(t *testing.T) {
 }
 
 func TestDoReturnsAndRestores(t *testing.T) {
-	before, err := InodeAt("/proc/self/ns/net")
+	before, err := InodeAt(threadNS)
 	if err != nil {
 		nettest.RequireRoot(t)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
-	"github.com/mdlayher/netlink"
+	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -25,18 +25,20 @@ type Nft struct {
 	err   error
 }
 
-// sendBuffer has room for a transaction with tens of thousands of entries; the kernel's default is 200 KiB.
-const sendBuffer = 8 << 20
-
 // OpenNft opens a connection for one table, which need not exist.
 func OpenNft(table string) (*Nft, error) {
-	room := func(c *netlink.Conn) error { return c.SetWriteBuffer(sendBuffer) }
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(room))
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomForChanges))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", classify(err))
 	}
 	return &Nft{conn: conn, table: &nftables.Table{Name: table, Family: nftables.TableFamilyINet}}, nil
 }
+
+// maxChanges is the room for the changes of one transaction, in bytes: those of some ten thousand elements. The
+// kernel's default is 200 KiB.
+const maxChanges = 8 << 20
+
+func roomForChanges(conn *mdlayher.Conn) error { return conn.SetWriteBuffer(maxChanges) }
 
 // Close drops what is queued. After a deletion, by whomever, it waits for a grace period of the kernel, some
 // tens of milliseconds: so does the end of a process, and the close of any other netfilter socket.

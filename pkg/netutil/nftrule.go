@@ -1,6 +1,7 @@
 package netutil
 
 import (
+	"math"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -74,44 +75,56 @@ func (n *Nft) AddRule(chain, comment string, parts ...Part) {
 	n.conn.AddRule(r)
 }
 
-// Field is a field of a packet.
-type Field int
+// Field is a field of a packet or a frame. An address is of the family that the conditions before have asked for.
+type Field struct {
+	key            expr.MetaKey // where offset is meta
+	base           expr.PayloadBase
+	offset, length uint32 // bytes
+}
 
-// The fields of packets. An address is of the family that IsFamily asked for before.
-const (
-	FieldProtocol Field = iota
-	FieldDestPort
-	FieldSource4
-	FieldSource6
-	FieldDest4
-	FieldDest6
-	FieldInLink  // empty for what the node itself sends
-	FieldOutLink // known from the routing on
+// meta as a Field's offset says that the kernel knows the field beside the packet.
+const meta = math.MaxUint32
+
+func header(base expr.PayloadBase, offset, length uint32) Field {
+	return Field{base: base, offset: offset, length: length}
+}
+
+func beside(key expr.MetaKey, length uint32) Field {
+	return Field{key: key, offset: meta, length: length}
+}
+
+// The fields of packets: IPv4 (RFC 791), IPv6 (RFC 8200), and what they carry.
+var (
+	FieldProtocol   = beside(expr.MetaKeyL4PROTO, 1)             // behind all extension headers
+	FieldInLink     = beside(expr.MetaKeyIIFNAME, unix.IFNAMSIZ) // empty for what the node itself sends
+	FieldOutLink    = beside(expr.MetaKeyOIFNAME, unix.IFNAMSIZ) // known from the routing on
+	FieldSource4    = header(expr.PayloadBaseNetworkHeader, 12, 4)
+	FieldSource6    = header(expr.PayloadBaseNetworkHeader, 8, 16)
+	FieldDest4      = header(expr.PayloadBaseNetworkHeader, 16, 4)
+	FieldDest6      = header(expr.PayloadBaseNetworkHeader, 24, 16)
+	FieldSourcePort = header(expr.PayloadBaseTransportHeader, 0, 2)
+	FieldDestPort   = header(expr.PayloadBaseTransportHeader, 2, 2)
+	FieldICMPType   = header(expr.PayloadBaseTransportHeader, 0, 1)
+	FieldNDTarget   = header(expr.PayloadBaseTransportHeader, 8, 16) // RFC 4861, 4.3 and 4.4
 )
 
-// load puts a field into a register and says how many registers it takes.
+// The fields of frames: Ethernet (IEEE 802.3), and ARP for IPv4 (RFC 826).
+var (
+	FieldFrameSource  = header(expr.PayloadBaseLLHeader, 6, 6)
+	FieldFrameType    = header(expr.PayloadBaseLLHeader, 12, 2)     // that of the VLAN tag where there is one
+	FieldARPFormat    = header(expr.PayloadBaseNetworkHeader, 0, 6) // hardware, protocol, the length of their addresses
+	FieldARPOperation = header(expr.PayloadBaseNetworkHeader, 6, 2)
+	FieldARPSourceMAC = header(expr.PayloadBaseNetworkHeader, 8, 6)
+	FieldARPSource    = header(expr.PayloadBaseNetworkHeader, 14, 4)
+)
+
+// load puts a field into a register and says how many registers of 4 bytes it takes.
 func (f Field) load(register uint32) (expr.Any, uint32) {
-	header := func(base expr.PayloadBase, offset, length uint32) (expr.Any, uint32) {
-		return &expr.Payload{DestRegister: register, Base: base, Offset: offset, Len: length}, (length + 3) / 4
+	width := (f.length + 3) / 4
+	if f.offset == meta {
+		return &expr.Meta{Key: f.key, Register: register}, width
 	}
-	switch f {
-	case FieldDestPort:
-		return header(expr.PayloadBaseTransportHeader, 2, 2)
-	case FieldSource4:
-		return header(expr.PayloadBaseNetworkHeader, 12, 4)
-	case FieldSource6:
-		return header(expr.PayloadBaseNetworkHeader, 8, 16)
-	case FieldDest4:
-		return header(expr.PayloadBaseNetworkHeader, 16, 4)
-	case FieldDest6:
-		return header(expr.PayloadBaseNetworkHeader, 24, 16)
-	case FieldInLink:
-		return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}, unix.IFNAMSIZ / 4
-	case FieldOutLink:
-		return &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register}, unix.IFNAMSIZ / 4
-	default:
-		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, 1
-	}
+	return &expr.Payload{DestRegister: register, Base: f.base, Offset: f.offset, Len: f.length}, width
 }
 
 func loads(fields []Field) Part {
@@ -125,13 +138,19 @@ func loads(fields []Field) Part {
 	return out
 }
 
-// IsFamily holds for packets of one family.
-func IsFamily(v6 bool) Part {
-	return Part{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocolFamily(v6)}},
-	}
+// Is holds when a field has a value, given in network order. A field that the packet does not have has none.
+func Is(f Field, value ...byte) Part { return compare(f, expr.CmpOpEq, value) }
+
+// IsNot holds when a field has another value.
+func IsNot(f Field, value ...byte) Part { return compare(f, expr.CmpOpNeq, value) }
+
+func compare(f Field, op expr.CmpOp, value []byte) Part {
+	e, _ := f.load(1)
+	return Part{e, &expr.Cmp{Op: op, Register: 1, Data: value}}
 }
+
+// IsFamily holds for packets of one family.
+func IsFamily(v6 bool) Part { return Is(beside(expr.MetaKeyNFPROTO, 1), protocolFamily(v6)) }
 
 func protocolFamily(v6 bool) byte {
 	if v6 {
@@ -159,10 +178,7 @@ func IsDestTranslated() Part {
 }
 
 // NotFromLink holds for packets that did not come by a link.
-func NotFromLink(name string) Part {
-	e, _ := FieldInLink.load(1)
-	return Part{e, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: Tuple{}.Link(name)}}
-}
+func NotFromLink(name string) Part { return IsNot(FieldInLink, Tuple{}.Link(name)...) }
 
 // IsIn holds for packets with the address field f in a prefix.
 func IsIn(f Field, p netip.Prefix) Part {
@@ -198,11 +214,17 @@ func DNATBy(m Map, v6 bool, fields ...Field) Part {
 // Masquerade gives the packet the address of the link it leaves by.
 func Masquerade() Part { return Part{&expr.Masq{}} }
 
-// Drop ends the packet.
-func Drop() Part { return Part{&expr.Verdict{Kind: expr.VerdictDrop}} }
+// Drop counts the packet and ends it.
+func Drop() Part { return Part{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}} }
+
+// Accept ends the table's chains at this hook.
+func Accept() Part { return Part{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
 // Return goes back to the chain that jumped here.
 func Return() Part { return Part{&expr.Verdict{Kind: expr.VerdictReturn}} }
+
+// Goto goes on in another chain and does not come back.
+func Goto(chain string) Part { return Part{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}} }
 
 // Jump goes to another chain.
 func Jump(chain string) Part { return Part{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}} }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"github.com/containerd/errdefs"
@@ -64,6 +65,18 @@ func InodeAt(path string) (uint64, error) {
 		return 0, err
 	}
 	return ns.Inode(), ns.Close()
+}
+
+// HasProcess says whether any process is in the namespace with this inode.
+func HasProcess(inode uint64) bool {
+	paths, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, path := range paths {
+		var st unix.Stat_t
+		if unix.Stat(path, &st) == nil && st.Ino == inode {
+			return true
+		}
+	}
+	return false
 }
 
 // IsCurrent says whether the caller is in this namespace.

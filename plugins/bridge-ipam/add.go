@@ -29,12 +29,16 @@ type adding struct {
 	given  []given
 	routes []*types.Route
 	bridge netutil.Link
+	gate   netutil.Link // that has the gateway addresses: the bridge, or a link in its VLAN
 }
 
 func (p *plugin) add() (types.Result, error) {
 	conf, err := netconf.Parse(p.config, p.env.args)
 	if err != nil {
 		return nil, err
+	}
+	if conf.AddressesOnly {
+		return p.addAddresses(conf)
 	}
 	ns, err := p.openNS()
 	if err != nil {
@@ -49,16 +53,20 @@ func (p *plugin) add() (types.Result, error) {
 	defer pod.Close()
 	a := &adding{
 		plugin: p, conf: conf, ns: ns, host: host, pod: pod, at: p.env.attachment(),
-		store: lease.New(conf.DataDir, conf.Name, p.bootID),
+		store: p.store(conf.Identity),
 	}
 	if err := a.clearTheWay(); err != nil {
 		return nil, err
 	}
-	if err := a.takeLease(); err != nil {
+	take, attach := a.takeLease, a.attach
+	if conf.Delegate != "" {
+		take, attach = a.noLease, a.attachDelegated
+	}
+	if err := take(); err != nil {
 		return nil, err
 	}
 	// Crash from here on: the lease names what is to be undone.
-	result, err := a.attach()
+	result, err := attach()
 	if err != nil {
 		if e := a.teardown().undo(a.at, false); e != nil {
 			err = fmt.Errorf("%w; undo: %w", err, e)
@@ -109,7 +117,7 @@ func (a *adding) clearTheWay() error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	finished := hasHost && host.Up && host.Master != 0
+	finished := hasHost && a.finished(host)
 	ours := hasHost && hasPod && host.Peer == pod.Index
 	switch {
 	case hasPod && (finished || !ours):
@@ -117,10 +125,26 @@ func (a *adding) clearTheWay() error {
 	case finished && a.livesElsewhere():
 		return fmt.Errorf("container %s is attached already as %s, in another namespace or under another name: DEL comes first",
 			a.env.containerID, a.env.ifName)
-	case hasHost:
-		return a.host.DeleteLink(host.Name)
+	case !hasHost: // its namespace may have ended without DEL, and taken the host end along
+		return a.host.DeleteLink(ifbLink(a.at))
+	case a.conf.Delegate != "": // it may have an address for the debris
+		return errors.Join(a.teardown().removeLinks(a.at, false), a.delegated("DEL", a.conf.Delegate))
 	}
-	return nil
+	return a.teardown().removeLinks(a.at, false)
+}
+
+// finished says whether a host end belongs to an ADD that came to its end.
+func (a *adding) finished(host netutil.Link) bool {
+	switch {
+	case !host.Up:
+		return false
+	case a.conf.Delegate != "": // the link works before there is an address; the lease comes last
+		_, err := a.store.Find(a.at)
+		return !errdefs.IsNotFound(err)
+	case a.conf.Routed:
+		return a.isRouted(host)
+	}
+	return host.Master != 0
 }
 
 // livesElsewhere says whether the attachment's lease belongs to a namespace that lives.
@@ -134,17 +158,13 @@ func (a *adding) livesElsewhere() bool {
 }
 
 func (a *adding) teardown() teardown {
-	return teardown{plugin: a.plugin, store: a.store, host: a.host, network: a.conf.Name}
+	return teardown{plugin: a.plugin, store: a.store, host: a.host, network: a.conf.Name, delegate: a.conf.Delegate}
 }
 
 // takeLease makes the addresses ours. An older lease of the attachment has lost its link by now.
 func (a *adding) takeLease() error {
-	mtu := a.conf.MTU
-	if mtu == 0 {
-		var err error
-		if mtu, err = a.host.UplinkMTU(); err != nil {
-			return err
-		}
+	if err := a.newLease(); err != nil {
+		return err
 	}
 	store, err := a.store.Lock()
 	if err != nil {
@@ -157,16 +177,7 @@ func (a *adding) takeLease() error {
 	if a.given, err = allocate(store, a.conf, a.host); err != nil {
 		return err
 	}
-	a.lease = lease.Lease{
-		Attachment: a.at, Network: a.conf.Name, NetNS: a.env.netns, NetNSInode: a.ns.Inode(),
-		HostLink: hostLink(a.at), MTU: mtu, Time: time.Now().UTC(),
-	}
-	for _, g := range a.given {
-		a.lease.Addresses = append(a.lease.Addresses, g.addr)
-	}
-	if a.conf.IPMasq && len(a.given) > 0 {
-		a.lease.Masquerade = a.masquerade().Chain()
-	}
+	a.addressLease()
 	if err := a.claimHostPorts(store); err != nil {
 		return err
 	}
@@ -181,6 +192,37 @@ func (a *adding) takeLease() error {
 	return nil
 }
 
+// newLease is a lease without addresses.
+func (a *adding) newLease() error {
+	mtu := a.conf.MTU
+	if mtu == 0 {
+		var err error
+		if mtu, err = a.host.UplinkMTU(); err != nil {
+			return err
+		}
+	}
+	a.lease = lease.Lease{
+		Attachment: a.at, Network: a.conf.Name, NetNS: a.env.netns, NetNSInode: a.ns.Inode(),
+		HostLink: hostLink(a.at), MTU: mtu, Delegate: a.conf.Delegate, Time: time.Now().UTC(),
+		Ingress: lease.Limit(a.conf.Ingress), Egress: lease.Limit(a.conf.Egress),
+	}
+	return nil
+}
+
+// addressLease adds the addresses that were given, and what follows from them.
+func (a *adding) addressLease() {
+	for _, g := range a.given {
+		a.lease.Addresses = append(a.lease.Addresses, g.addr)
+	}
+	if a.conf.IPMasq && len(a.given) > 0 {
+		a.lease.Masquerade = a.masquerade().Chain()
+	}
+	if a.conf.Routed {
+		a.given = routedGiven(a.given)
+	}
+	a.lease.Guard = a.guardOfPort()
+}
+
 func tryLater(err error) error {
 	return types.NewError(types.ErrIOFailure, err.Error(), "")
 }
@@ -192,15 +234,20 @@ func (a *adding) masquerade() masq.Network {
 // attach does the kernel's work: what concerns other tables beside the links.
 func (a *adding) attach() (types.Result, error) {
 	beside := make(chan error, 1)
-	go func() { beside <- a.besideLinks() }()
+	go func() { beside <- errors.Join(a.besideLinks(), a.guardPort()) }()
 	err := a.links()
 	if err = errors.Join(err, <-beside); err != nil {
 		return nil, err
 	}
-	if err := a.hostPorts(); err != nil {
-		return nil, err
+	if !a.conf.Routed { // else in the course of activate
+		if err := a.hostPorts(); err != nil {
+			return nil, err
+		}
 	}
 	if err := a.activate(); err != nil {
+		return nil, err
+	}
+	if err := a.settle(); err != nil {
 		return nil, err
 	}
 	return a.result()

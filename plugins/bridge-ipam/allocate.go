@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/ipam"
@@ -36,6 +37,10 @@ func allocate(store *lease.Locked, conf *netconf.Config, host *netutil.Handle) (
 				return nil, fmt.Errorf("reclaim leases of the dead: %w", err)
 			}
 			g, rest, err = choose(store, set, i, requested)
+		}
+		if errors.Is(err, ipam.ErrExhausted) { // code 11: it passes when a pod goes
+			return nil, types.NewError(types.ErrTryAgainLater, fmt.Sprintf("allocate from range set %d (%s): %s; "+
+				"bridge-ipam leases shows who holds them", i, set[0].Subnet, err), "")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("allocate from range set %d (%s): %w", i, set[0].Subnet, err)
@@ -70,7 +75,8 @@ func reclaim(store *lease.Locked, host *netutil.Handle) error {
 		return err
 	}
 	for _, e := range dead {
-		if err := removeRules(e.Lease); err != nil {
+		t := teardown{network: e.Lease.Network}
+		if err := t.removeRules(e.Lease); err != nil {
 			return err
 		}
 		if err := store.Drop(e.Record); err != nil {
@@ -110,9 +116,16 @@ func namespaceGone(e lease.Entry) bool {
 	if e.Damaged != nil {
 		return true
 	}
-	inode, err := netutil.InodeAt(e.Lease.NetNS)
+	if e.Lease.HostLink == "" { // the link is another plugin's, and tells nothing
+		return e.Lease.NetNSInode != 0 && pinGone(e.Lease) && !netutil.HasProcess(e.Lease.NetNSInode)
+	}
+	return pinGone(e.Lease)
+}
+
+func pinGone(l lease.Lease) bool {
+	inode, err := netutil.InodeAt(l.NetNS)
 	if err != nil {
 		return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err)
 	}
-	return inode != e.Lease.NetNSInode
+	return inode != l.NetNSInode
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -27,6 +28,8 @@ type checking struct {
 	index  int // of the container's interface in prevResult
 	ips    []netip.Prefix
 	faults []error
+
+	adopted bool // made by the reference plugins: the host's side is theirs
 }
 
 func (p *plugin) check() error {
@@ -36,6 +39,14 @@ func (p *plugin) check() error {
 	}
 	if conf.PrevResult == nil {
 		return types.NewError(types.ErrInvalidNetworkConfig, "prevResult: missing, CHECK needs the result of ADD", "")
+	}
+	if conf.AddressesOnly {
+		return p.checkAddresses(conf)
+	}
+	if conf.Delegate != "" {
+		if err := p.delegated("CHECK", conf.Delegate); err != nil {
+			return err
+		}
 	}
 	ns, err := p.openNS()
 	if err != nil {
@@ -90,8 +101,12 @@ func (c *checking) findInterface() error {
 }
 
 func (c *checking) checkLease() {
-	store := lease.New(c.conf.DataDir, c.conf.Name, c.bootID)
+	store := c.store(c.conf.Identity)
 	l, err := store.Find(c.env.attachment())
+	if adopted, _ := store.AdoptedBy(c.env.attachment()); errdefs.IsNotFound(err) && len(adopted) > 0 {
+		c.adopted = true // host-local's: it tells no more than that it holds
+		return
+	}
 	if err != nil {
 		c.faults = append(c.faults, err)
 		return
@@ -165,6 +180,13 @@ func (c *checking) defaultVia(v6 bool) netip.Addr {
 }
 
 func (c *checking) checkHost() {
+	if c.adopted {
+		return
+	}
+	if c.conf.Routed {
+		c.checkRouted()
+		return
+	}
 	bridge, err := c.host.Link(c.conf.Bridge)
 	if err != nil {
 		c.faults = append(c.faults, err)
@@ -174,7 +196,7 @@ func (c *checking) checkHost() {
 		c.fault("bridge %s: is a %s, up: %t", bridge.Name, bridge.Kind, bridge.Up)
 	}
 	c.sameLink("bridge", bridge, c.recorded(bridge.Name))
-	c.checkGateways(bridge)
+	c.checkGateways(c.gate(bridge))
 
 	name := hostLink(c.env.attachment())
 	link, err := c.host.Link(name)
@@ -189,6 +211,9 @@ func (c *checking) checkHost() {
 	if have, err := c.host.Hairpin(link.Index); link.Master != 0 && (err != nil || have != hairpin(c.conf, c.lease)) {
 		c.fault("host link %s: hairpin mode is %t, want %t", name, have, !have)
 	}
+	c.checkLayer2(bridge, link)
+	c.checkBandwidth(link)
+	c.checkGuard()
 }
 
 // recorded finds a host interface in prevResult; nil when it is not there.
@@ -215,7 +240,7 @@ func (c *checking) sameLink(what string, link netutil.Link, want *types100.Inter
 	if link.Kind == "veth" && c.lease.MTU != 0 && c.lease.MTU != link.MTU {
 		c.fault("%s link %s: MTU is %d, was %d", what, link.Name, link.MTU, c.lease.MTU)
 	}
-	if !link.Up {
+	if down := what == "container" && c.conf.LinkDown; !link.Up && !down {
 		c.fault("%s link %s: is down", what, link.Name)
 	}
 }
@@ -237,7 +262,7 @@ func (c *checking) checkGateways(bridge netutil.Link) {
 		}
 		bits, _ := ip.Address.Mask.Size()
 		if want := netip.PrefixFrom(gw.Unmap(), bits); !slices.Contains(have, want) {
-			c.fault("gateway %s: not on bridge %s", want, bridge.Name)
+			c.fault("gateway %s: not on %s %s", want, bridge.Kind, bridge.Name)
 		}
 	}
 }

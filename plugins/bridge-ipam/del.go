@@ -24,7 +24,7 @@ func (p *plugin) del() error {
 		return err
 	}
 	defer host.Close()
-	t := teardown{plugin: p, host: host, network: conf.Name, store: lease.New(conf.DataDir, conf.Name, p.bootID)}
+	t := teardown{plugin: p, host: host, network: conf.Name, store: p.store(conf.Identity), delegate: conf.Delegate}
 	return t.undo(p.env.attachment(), conf.NetnsDestroyed)
 }
 
@@ -34,17 +34,28 @@ type teardown struct {
 	store   *lease.Store
 	host    *netutil.Handle
 	network string
+	// delegate is the plugin that gave the addresses; empty: this one.
+	delegate string
 }
 
 // undo lets go of all that an attachment has. With detachOnly its link is only cut off: the namespace's
 // end deletes it.
 func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
 	// The link goes before the lease: an address must not be given out while an old link answers for it.
-	if err := t.removeLink(hostLink(at), detachOnly); err != nil {
+	if err := t.removeLinks(at, detachOnly); err != nil {
 		return err
 	}
+	var faults []error
+	if t.delegate != "" {
+		faults = append(faults, t.delegated("DEL", t.delegate))
+	}
+	return errors.Join(append(faults, t.letGo(at))...)
+}
+
+// letGo gives up what an attachment holds beside its link.
+func (t teardown) letGo(at lease.Attachment) error {
 	if !t.store.Exists() {
-		return nil
+		return t.forgotten()
 	}
 	// Crash here: the lease is there without its link; DEL comes again, or GC, or the range is exhausted.
 	store, err := t.store.Lock()
@@ -73,17 +84,17 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 	l, err := store.Find(at)
 	switch {
 	case errdefs.IsNotFound(err):
-		return nil
+		return errors.Join(t.releaseAdopted(store, at), t.tidy(store))
 	case errors.Is(err, errdefs.ErrDataLoss):
 		// Which addresses and chain it had cannot be known; the masquerade is made to fit what is left.
 		if err := store.Release(at); err != nil {
 			return err
 		}
-		return errors.Join(retainMasquerade(store, t.network), retainHostPorts(t.host, store, t.network, nil))
+		return errors.Join(retainMasquerade(store, t.network), retainHostPorts(t.host, store, t.network, nil), restoreGuard(store, t.network))
 	case err != nil:
 		return err
 	}
-	if err := removeRules(l); err != nil {
+	if err := t.removeRules(l); err != nil {
 		return err
 	}
 	if err := netutil.FlushUDP(l.Addresses...); err != nil {
@@ -97,21 +108,29 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 			return err
 		}
 	}
+	return t.tidy(store)
+}
+
+// tidy: with the network's last lease goes what belongs to no lease.
+func (t teardown) tidy(store *lease.Locked) error {
 	empty, err := store.Empty()
 	if err != nil || !empty {
 		return err
 	}
-	return masq.Retain(t.network, nil)
+	return errors.Join(masq.Retain(t.network, nil), restoreGuard(store, t.network), store.Sweep())
 }
 
-// removeRules takes an attachment's own out of the maps.
-func removeRules(l lease.Lease) error {
-	return hostport.Remove(l, func() error {
-		if l.Masquerade == "" {
-			return nil
-		}
-		return masq.Remove(l.Masquerade, l.Addresses)
-	})
+// forgotten clears the masquerade of a network whose lease directory was removed by hand. It makes a
+// directory, for the lock in it, only when there is something to clear.
+func (t teardown) forgotten() error {
+	if has, err := masq.Has(t.network); err != nil || !has {
+		return err
+	}
+	store, err := t.store.Lock()
+	if err != nil {
+		return err
+	}
+	return errors.Join(retainMasquerade(store, t.network), store.Unlock())
 }
 
 // retainMasquerade makes the network's masquerade fit its leases.

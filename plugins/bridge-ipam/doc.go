@@ -11,6 +11,8 @@
 //	lease           the lease directory of a network                       (files)
 //	masq            the masquerade of a network                            (nftables)
 //	hostport        ports of the node that lead to pods                    (nftables)
+//	guard           spoof checks at the ports of a network                 (nftables)
+//	shaper          bandwidth limits of one host link                      (queues)
 //	pkg/netutil     links, addresses, routes, sysctls, conntrack, nftables (the kernel)
 //
 // No program is executed, and no process stays behind.
@@ -21,8 +23,9 @@
 //     was killed is cleared; a finished attachment is an error, and nothing is changed.
 //  2. Lease, under the lock of the network's lease directory: the only step that ADDs of one network do
 //     one after the other. From here on the address is ours, and DEL and GC know what to undo.
-//  3. At the same time: masquerade and the flush of stale UDP flows; bridge, veth pair (one message, the
-//     peer in its namespace from the start), addresses and routes.
+//  3. At the same time: masquerade, spoof checks and the flush of stale UDP flows; bridge, veth pair (one
+//     message, the peer in its namespace from the start), addresses, routes and bandwidth limits. Checks and
+//     limits hold before the first packet.
 //  4. Host ports: the lease has claimed them, and now they lead to the pod.
 //  5. The host end joins the bridge and comes up, in one message. This is the commit: a host end that is
 //     up and on a bridge belongs to a finished ADD, any other is debris.
@@ -37,7 +40,8 @@
 //
 // The host end is named and marked by the attachment (veth + 11 digits of a hash of container id and
 // interface name; its alias says it in words), so that every operation finds it without a record. The
-// container end's MAC follows from its address: a neighbour that still knows the address knows the MAC.
+// container end's MAC follows from its address: a neighbour that still knows the address knows the MAC. The
+// ifb of an egress limit is named and marked in the same way (bwp + 12 digits).
 //
 // # DEL, GC and failed ADD: one teardown
 //
@@ -45,18 +49,22 @@
 //     deleted, or, when the runtime promises to destroy the namespace right after DEL (capability
 //     io.podwright.netns-destroyed), taken from the bridge and downed: deleting a veth waits for an RCU
 //     grace period, and the namespace's end deletes many together. A link that is down and on no bridge
-//     reaches nothing, so the next owner of the address is alone with it.
-//  2. Then, under the lock: host ports, masquerade elements, flows, the lease; with the network's last lease its
-//     chain, and with the last chain the table.
+//     reaches nothing, so the next owner of the address is alone with it. An ifb is deleted in any case.
+//  2. Then, under the lock: host ports, masquerade and check elements, flows, the lease; with the network's
+//     last lease its chains, and with the last chain the table.
 //
 // What is gone already is success everywhere. DEL looks at the name of the network, its lease directory and
 // the promise and at nothing else, so that a configuration that was broken later still lets go.
 //
 // The bridge stays after the last DEL. GC with an empty list removes it if it carries our alias and has no
-// port.
+// port but the gateways of VLANs, which are ours too.
+//
+// # What heals by itself
+//
+// Leases say which checks and which masquerade their pods have. An ADD that finds the chains of its network
+// gone makes them for all leases; GC and STATUS make the checks fit the leases, rule by rule.
 //
 // # What is not here yet
 //
-// Bandwidth, spoof checks, VLANs, foreign IPAM and routed mode: asking for one is refused with
-// code 2. They join as further steps beside masquerade in step 3 and in the teardown.
+// Foreign IPAM and routed mode: asking for one is refused with code 2. They join as further steps beside masquerade in step 3 and in the teardown.
 package bridgeipam

@@ -27,7 +27,8 @@ type environment struct {
 	ifName      string
 	netns       string
 	args        string
-	sameNetns   bool // CNI_NETNS_OVERRIDE: the plugin's own namespace is fine
+	path        string // where other plugins are
+	sameNetns   bool   // CNI_NETNS_OVERRIDE: the plugin's own namespace is fine
 }
 
 func (e environment) attachment() lease.Attachment {
@@ -55,7 +56,7 @@ func readEnv(getenv func(string) string) (environment, error) {
 		return e, badEnv("%s: missing, %s needs them", strings.Join(missing, ", "), e.command)
 	}
 	e.containerID, e.ifName = getenv("CNI_CONTAINERID"), getenv("CNI_IFNAME")
-	e.netns, e.args = getenv("CNI_NETNS"), getenv("CNI_ARGS")
+	e.netns, e.args, e.path = getenv("CNI_NETNS"), getenv("CNI_ARGS"), getenv("CNI_PATH")
 	override := getenv("CNI_NETNS_OVERRIDE")
 	e.sameNetns = strings.EqualFold(override, "true") || override == "1"
 	var faults []string
@@ -64,9 +65,9 @@ func readEnv(getenv func(string) string) (environment, error) {
 			faults = append(faults, fmt.Sprintf("CNI_CONTAINERID %.80q: want letters, digits, '.', '_' and '-', "+
 				"a letter or digit first, at most %d bytes", e.containerID, maxContainerID))
 		}
-		if utils.ValidateInterfaceName(e.ifName) != nil {
+		if utils.ValidateInterfaceName(e.ifName) != nil || strings.Contains(e.ifName, "%") { // the kernel numbers eth%d
 			faults = append(faults, fmt.Sprintf("CNI_IFNAME %.80q: want at most 15 bytes, not \".\" or \"..\", "+
-				"no '/', ':' or space", e.ifName))
+				"no '/', ':', '%%' or space", e.ifName))
 		}
 	}
 	if len(faults) > 0 {

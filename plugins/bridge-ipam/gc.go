@@ -32,12 +32,15 @@ func (p *plugin) gc() error {
 	for _, v := range conf.Valid {
 		valid[lease.Attachment{ContainerID: v.ContainerID, IfName: v.IfName}.Key()] = true
 	}
-	store := lease.New(conf.DataDir, conf.Name, p.bootID)
+	store := p.store(conf.Identity)
 	faults := []error{p.collect(store, host, conf.Name, valid)}
-	if full, err := netconf.Parse(p.config, ""); err == nil { // one that was broken later cannot restore
+	if full, err := netconf.Parse(p.config, ""); err == nil && !conf.AddressesOnly { // one that was broken later cannot restore
 		faults = append(faults, restore(full, host, store))
 	}
-	if len(valid) == 0 {
+	if conf.Delegate != "" {
+		faults = append(faults, p.delegated("GC", conf.Delegate))
+	}
+	if len(valid) == 0 && !conf.Routed && !conf.AddressesOnly {
 		faults = append(faults, removeBridge(host, conf.Bridge))
 	}
 	return errors.Join(faults...)
@@ -67,17 +70,21 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 	if err == nil {
 		err = host.DeleteLinks(links)
 	}
-	if err != nil || store == nil {
-		return err // with a link that stays, its lease stays
+	if err != nil { // with a link that stays, its lease stays
+		return err
+	}
+	if store == nil {
+		return teardown{plugin: p, store: s, network: network}.forgotten()
 	}
 	if err := netutil.FlushUDP(addressesOf(stale)...); err != nil {
 		p.log.Warn("flush UDP flows", "error", err)
 	}
 	var faults []error
 	for _, e := range stale {
-		faults = append(faults, removeRules(e.Lease), store.Drop(e.Record))
+		faults = append(faults, teardown{plugin: p, store: s, network: network}.removeRules(e.Lease), store.Drop(e.Record))
 	}
-	faults = append(faults, retainMasquerade(store, network), retainHostPorts(host, store, network, portLinks(stale)), store.Sweep())
+	faults = append(faults, collectAdopted(store, valid), retainMasquerade(store, network), retainHostPorts(host, store, network, portLinks(stale)),
+		restoreGuard(store, network), store.Sweep())
 	return errors.Join(faults...)
 }
 
@@ -86,10 +93,14 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 func staleLinks(host *netutil.Handle, network string, stale []lease.Entry, valid map[string]bool) ([]string, error) {
 	keep, drop := map[string]bool{}, map[string]bool{}
 	for key := range valid {
-		keep[hostLinkOfKey(key)] = true
+		for _, name := range hostLinksOfKey(key) {
+			keep[name] = true
+		}
 	}
 	for _, e := range stale {
-		drop[hostLinkOfKey(e.Key)] = true
+		for _, name := range hostLinksOfKey(e.Key) {
+			drop[name] = true
+		}
 	}
 	links, err := host.Links()
 	if err != nil {
@@ -97,7 +108,7 @@ func staleLinks(host *netutil.Handle, network string, stale []lease.Entry, valid
 	}
 	var names []string
 	for _, l := range links {
-		if l.Kind != "veth" || keep[l.Name] {
+		if l.Kind != "veth" && l.Kind != "ifb" || keep[l.Name] {
 			continue
 		}
 		if drop[l.Name] || strings.HasPrefix(l.Alias, networkAlias(network)) {
@@ -113,17 +124,21 @@ func removeBridge(host *netutil.Handle, name string) error {
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
-	if err != nil || br.Kind != "bridge" || br.Alias != bridgeAlias {
+	if err != nil || !isOurBridge(br) {
 		return err
 	}
 	links, err := host.Links()
 	if err != nil {
 		return err
 	}
+	var ours []string
 	for _, l := range links {
-		if l.Master == br.Index {
+		switch {
+		case isGatewayOf(l, name):
+			ours = append(ours, l.Name)
+		case l.Master == br.Index:
 			return nil
 		}
 	}
-	return host.DeleteLink(name)
+	return host.DeleteLinks(append(ours, name))
 }

@@ -2,6 +2,7 @@ package bridgeipam_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,6 +67,7 @@ func newNode(t testing.TB) *node {
 type call struct {
 	cmd, id, ifName, netns, args, conf string
 	path                               string // CNI_PATH; "-" leaves it out
+	program                            string // empty: the plugin under test
 }
 
 // answer is what came of it.
@@ -83,8 +85,12 @@ func (c call) env() []string {
 			env = append(env, name+"="+value)
 		}
 	}
-	if c.path != "-" {
+	switch c.path {
+	case "-":
+	case "":
 		env = append(env, "CNI_PATH=/opt/cni/bin")
+	default:
+		env = append(env, "CNI_PATH="+c.path)
 	}
 	return env
 }
@@ -93,7 +99,7 @@ func (c call) env() []string {
 func (n *node) start(c call) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
 	n.t.Helper()
 	var out, errs bytes.Buffer
-	cmd := exec.Command(binary)
+	cmd := exec.Command(cmp.Or(c.program, binary))
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.env(), strings.NewReader(c.conf), &out, &errs
 	nettest.In(n.t, n.ns, cmd.Start)
 	return cmd, &out, &errs
@@ -235,6 +241,14 @@ func at(t testing.TB, path string, f func(h *netutil.Handle)) {
 	ok(t, err)
 	defer h.Close()
 	f(h)
+}
+
+// unmasquerade takes the pods out of the masquerade of the node's one network. Unlike rules that are gone as a whole,
+// which every operation brings back, this is a change that CHECK has to find.
+func (n *node) unmasquerade() {
+	n.t.Helper()
+	_, chains, _ := n.left()
+	nettest.Output(n.t, n.ns, "nft", "flush", "set", "inet", "bridge-ipam", chains[0]+"-pods4")
 }
 
 // left lists what there is on the node: links but lo, nftables chains, leases.

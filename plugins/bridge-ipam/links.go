@@ -14,16 +14,14 @@ import (
 // links makes the bridge ready and the pair with all that is inside the container. The host end stays
 // down and off the bridge.
 func (a *adding) links() error {
-	if err := a.ensureBridge(); err != nil {
-		return err
-	}
-	mac := a.conf.MAC
-	if mac == nil {
-		mac = podMAC(a.at, a.lease.Addresses)
+	if !a.conf.Routed {
+		if err := a.ensureBridge(); err != nil {
+			return err
+		}
 	}
 	err := a.host.AddVeth(netutil.Veth{
 		Name: a.lease.HostLink, MAC: hostMAC(a.at), MTU: a.lease.MTU,
-		Peer: a.env.ifName, PeerMAC: mac, PeerNS: a.ns,
+		Peer: a.env.ifName, PeerMAC: a.mac(), PeerNS: a.ns,
 	})
 	if err != nil {
 		return err
@@ -48,6 +46,11 @@ func (a *adding) ensureBridge() error {
 	if br.Kind != "bridge" {
 		return fmt.Errorf("bridge %q: a link of this name exists and is a %s", name, br.Kind)
 	}
+	if br.Alias != bridgeAlias { // of others: its MAC may follow its ports, and pods would lose their gateway
+		if err := a.host.SetLink(br.Index, netutil.Change{MAC: br.MAC}); err != nil {
+			return err
+		}
+	}
 	// Before it comes up: no address is made by what others advertise (CVE-2020-10749), and none waits
 	// for duplicate address detection.
 	err = a.host.SetSysctls(
@@ -62,7 +65,10 @@ func (a *adding) ensureBridge() error {
 			return err
 		}
 	}
-	a.bridge = br
+	a.bridge, a.gate = br, br
+	if err := a.bridgeSettings(); err != nil {
+		return err
+	}
 	return a.ensureGateways()
 }
 
@@ -72,6 +78,7 @@ func (a *adding) makeBridge(name string) (netutil.Link, error) {
 	if err != nil {
 		return netutil.Link{}, err
 	}
+	copy(mac, bridgeMAC)
 	made := a.host.AddBridge(name, mac, a.lease.MTU)
 	if made != nil && !errdefs.IsAlreadyExists(made) {
 		return netutil.Link{}, made
@@ -99,7 +106,7 @@ func (a *adding) ensureGateways() error {
 	if len(gateways) == 0 {
 		return nil
 	}
-	have, err := a.host.Addrs(a.bridge.Index)
+	have, err := a.host.Addrs(a.gate.Index)
 	if err != nil {
 		return err
 	}
@@ -124,9 +131,9 @@ func (a *adding) ensureGateway(gw netip.Prefix, have []netip.Prefix) error {
 		}
 		if !a.conf.ForceAddress {
 			return fmt.Errorf("bridge %q has address %s, the gateway %s does not fit beside it: remove it or set forceAddress",
-				a.conf.Bridge, old, gw)
+				a.gate.Name, old, gw)
 		}
-		if err := a.host.DeleteAddr(a.bridge.Index, old); err != nil {
+		if err := a.host.DeleteAddr(a.gate.Index, old); err != nil {
 			return err
 		}
 	}
@@ -134,12 +141,12 @@ func (a *adding) ensureGateway(gw netip.Prefix, have []netip.Prefix) error {
 		return nil
 	}
 	if gw.Addr().Is6() {
-		err := a.host.SetSysctls(netutil.Sysctl{Key: "ipv6/conf/" + a.conf.Bridge + "/disable_ipv6", Value: "0"})
+		err := a.host.SetSysctls(netutil.Sysctl{Key: "ipv6/conf/" + a.gate.Name + "/disable_ipv6", Value: "0"})
 		if err != nil {
 			return fmt.Errorf("use IPv6: %w", err)
 		}
 	}
-	return a.host.AddAddr(a.bridge.Index, gw)
+	return a.host.AddAddr(a.gate.Index, gw)
 }
 
 // conflicts: a bridge has IPv4 addresses of one network only, and IPv6 addresses that do not overlap.
@@ -175,7 +182,6 @@ func (a *adding) forward(gateways []netip.Prefix) error {
 func (a *adding) configurePod() error {
 	name := a.env.ifName
 	settings := []netutil.Sysctl{
-		{Key: "ipv6/conf/" + name + "/accept_dad", Value: "0", Optional: true},
 		{Key: "ipv6/conf/" + name + "/ndisc_notify", Value: "1", Optional: true},
 		{Key: "ipv4/conf/" + name + "/arp_notify", Value: "1"},
 	}
@@ -187,6 +193,7 @@ func (a *adding) configurePod() error {
 			break
 		}
 	}
+	settings = append(settings, a.podSettings()...)
 	if err := a.pod.SetSysctls(settings...); err != nil {
 		return err
 	}
@@ -194,11 +201,19 @@ func (a *adding) configurePod() error {
 	if err != nil {
 		return err
 	}
+	if a.conf.LinkDown {
+		return nil
+	}
 	if err := a.pod.SetLink(link.Index, netutil.Change{Up: true}); err != nil {
 		return err
 	}
 	for _, g := range a.given {
-		if err := a.pod.AddAddr(link.Index, g.prefix()); err != nil {
+		if err := a.addPodAddr(link.Index, g.prefix()); err != nil {
+			return err
+		}
+	}
+	if a.conf.Routed {
+		if err := a.reachGateways(link.Index); err != nil {
 			return err
 		}
 	}
@@ -225,6 +240,9 @@ func (a *adding) defaultVia(v6 bool) netip.Addr {
 	return netip.Addr{}
 }
 
+// scopeLink is RT_SCOPE_LINK of rtnetlink(7).
+const scopeLink = 253
+
 // kernelRoute translates a route of a result.
 func kernelRoute(r *types.Route, defaultVia func(v6 bool) netip.Addr) (netutil.Route, error) {
 	dst, err := netip.ParsePrefix(r.Dst.String())
@@ -240,7 +258,7 @@ func kernelRoute(r *types.Route, defaultVia func(v6 bool) netip.Addr) (netutil.R
 	}
 	if via, ok := netip.AddrFromSlice(r.GW); ok {
 		out.Via = via.Unmap()
-	} else {
+	} else if out.Scope < scopeLink { // a destination on the link has no gateway
 		out.Via = defaultVia(dst.Addr().Is6())
 	}
 	return out, nil
@@ -257,10 +275,14 @@ func (a *adding) prepareHostLink() error {
 	if err := a.host.SetLink(link.Index, netutil.Change{Alias: hostAlias(a.conf.Name, a.at)}); err != nil {
 		return err
 	}
-	return a.host.SetSysctls(
+	err = a.host.SetSysctls(
 		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true},
 		netutil.Sysctl{Key: "ipv6/conf/" + name + "/addr_gen_mode", Value: "1", Optional: true}, // none
 	)
+	if err != nil {
+		return err
+	}
+	return a.limitBandwidth(link)
 }
 
 // activate puts the host end on the bridge and brings it up: the commit of ADD.
@@ -269,13 +291,16 @@ func (a *adding) activate() error {
 	if err != nil {
 		return err
 	}
-	if !hairpin(a.conf, a.lease) {
+	if a.conf.Routed {
+		return a.route(link)
+	}
+	if a.plainPort() {
 		return a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index, Up: true})
 	}
 	if err := a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index}); err != nil {
 		return err
 	}
-	if err := a.host.SetHairpin(link.Index); err != nil {
+	if err := a.portSettings(link.Index); err != nil {
 		return err
 	}
 	return a.host.SetLink(link.Index, netutil.Change{Up: true})

@@ -11,6 +11,9 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
 )
 
 // newest is the version of the CNI specification that this plugin is written to.
@@ -86,6 +89,11 @@ type plugin struct {
 	log     *slog.Logger
 }
 
+// store is the lease directory of a network.
+func (p *plugin) store(id netconf.Identity) *lease.Store {
+	return lease.New(id.DataDir, id.Name, p.bootID).Beside(id.HostLocalDir)
+}
+
 func (p *plugin) run(stdout io.Writer) error {
 	switch p.env.command {
 	case "ADD":
@@ -136,9 +144,8 @@ func printError(w io.Writer, cniVersion string, err error) error {
 		e = types.NewError(types.ErrInternal, err.Error(), "")
 	}
 	msg := e.Msg
-	// Context that was wrapped around the coded error belongs into the message.
-	if full := err.Error(); full != e.Error() && errors.Unwrap(err) != nil {
-		msg = full
+	if _, bare := err.(*types.Error); !bare { // what was wrapped around the coded error belongs into the message
+		msg = err.Error()
 	}
 	data, err := json.MarshalIndent(struct {
 		CNIVersion string `json:"cniVersion"`

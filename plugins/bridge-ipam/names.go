@@ -1,19 +1,28 @@
 package bridgeipam
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"net"
 	"net/netip"
 
+	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
 )
 
 // maxAlias is the longest alias of a link, in bytes (IFALIASZ less its end).
 const maxAlias = 255
 
-// bridgeAlias marks bridges that we made.
+// bridgeAlias marks bridges that we made. A new link cannot have its alias from the start, but its MAC:
+// how it begins marks a bridge whose maker was killed before it could set the alias.
 const bridgeAlias = "bridge-ipam"
+
+var bridgeMAC = net.HardwareAddr{0x0a, 0x5a}
+
+func isOurBridge(l netutil.Link) bool {
+	return l.Kind == "bridge" && (l.Alias == bridgeAlias || l.Alias == "" && bytes.HasPrefix(l.MAC, bridgeMAC))
+}
 
 // hostLink is the name of the host end of an attachment: 15 bytes, the most a link may have.
 func hostLink(a lease.Attachment) string { return hostLinkOfKey(a.Key()) }

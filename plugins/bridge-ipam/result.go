@@ -25,10 +25,6 @@ func (a *adding) result() (types.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	bridge, err := a.host.LinkByIndex(a.bridge.Index)
-	if err != nil {
-		return nil, err
-	}
 	dns, err := dnsOf(a.conf)
 	if err != nil {
 		return nil, err
@@ -37,12 +33,24 @@ func (a *adding) result() (types.Result, error) {
 	if a.conf.PrevResult != nil {
 		res = a.conf.PrevResult
 	}
-	index := len(res.Interfaces) + 2
+	if !a.conf.Routed {
+		bridge, err := a.host.LinkByIndex(a.bridge.Index)
+		if err != nil {
+			return nil, err
+		}
+		// The MTU of a bridge follows its ports: it is not told.
+		res.Interfaces = append(res.Interfaces, &types100.Interface{Name: bridge.Name, Mac: bridge.MAC.String()})
+	}
+	index := len(res.Interfaces) + 1
 	res.Interfaces = append(res.Interfaces,
-		&types100.Interface{Name: bridge.Name, Mac: bridge.MAC.String()},
-		&types100.Interface{Name: host.Name, Mac: host.MAC.String()},
-		&types100.Interface{Name: pod.Name, Mac: pod.MAC.String(), Sandbox: a.env.netns},
+		&types100.Interface{Name: host.Name, Mac: host.MAC.String(), Mtu: host.MTU},
+		&types100.Interface{Name: pod.Name, Mac: pod.MAC.String(), Mtu: pod.MTU, Sandbox: a.env.netns},
 	)
+	ifb, err := a.ifbInterface()
+	if err != nil {
+		return nil, err
+	}
+	res.Interfaces = append(res.Interfaces, ifb...)
 	for _, g := range a.given {
 		res.IPs = append(res.IPs, &types100.IPConfig{
 			Interface: types100.Int(index), Address: ipNetOf(g.prefix()), Gateway: g.from.Gateway.AsSlice(),

@@ -30,16 +30,32 @@ func (p *plugin) status() error {
 		return notAvailable(err)
 	}
 	defer host.Close()
-	store := lease.New(conf.DataDir, conf.Name, p.bootID)
+	store := p.store(conf.Identity)
 	if err := checkStore(store, conf, host); err != nil {
 		return notAvailable(err)
+	}
+	if conf.AddressesOnly {
+		return nil
+	}
+	if conf.Delegate != "" {
+		if err := p.delegated("STATUS", conf.Delegate); err != nil {
+			return notAvailable(err)
+		}
 	}
 	if conf.IPMasq {
 		if err := masq.Usable(); err != nil {
 			return notAvailable(err)
 		}
 	}
-	if br, err := host.Link(conf.Bridge); err == nil && br.Kind != "bridge" {
+	if conf.CheckMAC || conf.CheckAddrs {
+		if err := checkStatusGuard(store, conf.Name); err != nil {
+			return notAvailable(err)
+		}
+	}
+	if err := statusVLANs(host, conf); err != nil {
+		return notAvailable(err)
+	}
+	if br, err := host.Link(conf.Bridge); !conf.Routed && err == nil && br.Kind != "bridge" {
 		return notAvailable(fmt.Errorf("bridge %q: a link of this name exists and is a %s", conf.Bridge, br.Kind))
 	}
 	if err := restore(conf, host, store); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/podwright/podwright/test/node"
 )
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 	root, err := filepath.Abs("../..")
 	if err == nil {
 		programs = node.Programs{Bin: root + "/bin", Tools: root + "/.cache/tools", Registry: root + "/.cache/registry"}
-		cmd := exec.Command("make", "--no-print-directory", "-C", root, "build", "tools")
+		cmd := exec.Command("make", "--no-print-directory", "-C", root, "build", "tools", "newest-runc")
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		err = cmd.Run()
 	}
@@ -125,4 +126,16 @@ func (n *tester) container(id string) node.Inspect {
 	c, err := n.Container(id)
 	n.must(err)
 	return c
+}
+
+// eventually waits until a condition holds, for some seconds.
+func (n *tester) eventually(holds func() bool) {
+	n.t.Helper()
+	for range 200 {
+		if holds() {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	n.t.Fatal("it did not come to be")
 }

@@ -45,6 +45,9 @@ func Layer(files ...File) (v1.Layer, error) {
 		if f.Mode&fs.ModeSticky != 0 {
 			h.Mode |= 0o1000
 		}
+		if f.Mode&fs.ModeSetuid != 0 {
+			h.Mode |= 0o4000
+		}
 		switch {
 		case strings.HasSuffix(f.Path, "/"):
 			h.Typeflag = tar.TypeDir
@@ -70,13 +73,25 @@ func Layer(files ...File) (v1.Layer, error) {
 // is sh.
 func Busybox() (v1.Image, error) {
 	const path = "/bin/busybox"
-	binary, err := os.ReadFile(path)
-	if err != nil {
+	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("the package busybox-static is needed: %w", err)
 	}
-	applets, err := exec.Command(path, "--list").Output()
+	files, err := userland(path)
 	if err != nil {
-		return nil, fmt.Errorf("list the applets of %s: %w", path, err)
+		return nil, err
+	}
+	return shell(files)
+}
+
+// userland returns the directories, the accounts and, as hard links in /bin, every applet of a busybox.
+func userland(busybox string) ([]File, error) {
+	binary, err := os.ReadFile(busybox)
+	if err != nil {
+		return nil, err
+	}
+	applets, err := exec.Command(busybox, "--list").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the applets of %s: %w", busybox, err)
 	}
 	files := []File{{Path: "bin/busybox", Mode: 0o755, Data: binary}}
 	for _, dir := range []string{"bin/", "dev/", "etc/", "proc/", "root/", "sys/", "var/", "var/lib/"} {
@@ -90,15 +105,25 @@ func Busybox() (v1.Image, error) {
 			files = append(files, File{Path: "bin/" + applet, Mode: 0o755, Link: "bin/busybox"})
 		}
 	}
-	layer, err := Layer(files...)
-	if err != nil {
-		return nil, err
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
+	return files, nil
+}
+
+// shell is an image of one layer that runs sh.
+func shell(files []File) (v1.Image, error) {
+	img, err := with(empty.Image, files...)
 	if err != nil {
 		return nil, err
 	}
 	return Configure(img, func(c *v1.Config) { c.Cmd = []string{"sh"}; c.Env = []string{"PATH=/bin"} })
+}
+
+// with puts a layer on top of an image.
+func with(img v1.Image, files ...File) (v1.Image, error) {
+	layer, err := Layer(files...)
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendLayers(img, layer)
 }
 
 // Configure returns img for this architecture with a changed configuration.

@@ -25,7 +25,7 @@ import (
 type Programs struct {
 	Bin      string // directory of cri-shim, cri-monitor and bridge-ipam
 	Tools    string // directory of crictl and cnitool
-	Registry string // test/images/registry
+	Registry string // test/images/registry; "": the caller serves images
 }
 
 // Node is one running cri-shim.
@@ -37,6 +37,7 @@ type Node struct {
 	before   leftovers.State
 	registry *exec.Cmd
 	shim     *exec.Cmd
+	ended    chan error // of shim
 	shimLog  *os.File
 	binDir   string // of CNI plugins
 	runtime  string // OCI runtime; "" is the configured one
@@ -49,6 +50,9 @@ func (n *Node) Marks() leftovers.Marks { return leftovers.Marks{n.Base, n.Cgroup
 // error, is to be ended by Stop.
 func New(p Programs) (*Node, error) {
 	for _, path := range []*string{&p.Bin, &p.Tools, &p.Registry} {
+		if *path == "" {
+			continue
+		}
 		abs, err := filepath.Abs(*path)
 		if err != nil {
 			return nil, err
@@ -57,6 +61,10 @@ func New(p Programs) (*Node, error) {
 	}
 	base, err := os.MkdirTemp("", "podwright-")
 	if err != nil {
+		return nil, err
+	}
+	// A pod's user namespace has no rights here, and must come through to its root file system.
+	if err := os.Chmod(base, 0o711); err != nil {
 		return nil, err
 	}
 	var r [4]byte
@@ -98,7 +106,11 @@ func (n *Node) plugin() string {
 }
 
 func (n *Node) startRegistry() error {
+	if n.programs.Registry == "" {
+		return nil
+	}
 	n.registry = exec.Command(n.programs.Registry, "--hosts-dir", n.Hosts)
+	n.registry.SysProcAttr = apart()
 	out, err := n.registry.StdoutPipe()
 	if err != nil {
 		return err
@@ -113,11 +125,24 @@ func (n *Node) startRegistry() error {
 	return nil
 }
 
+// apart keeps a terminal's Ctrl-C from a program: only the one that started it decides when it ends.
+func apart() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
 // UsePlugins makes the node look for CNI plugins in another directory.
 func (n *Node) UsePlugins(dir string) { n.binDir = dir }
 
 // UseRuntime makes the node run containers by another OCI runtime.
 func (n *Node) UseRuntime(path string) { n.runtime = path }
+
+// AddHandler gives the node, before its start, one more OCI runtime that pods may ask for by name.
+func (n *Node) AddHandler(name, path string) error {
+	f, err := os.OpenFile(n.Base+"/config.toml", os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "\n[runtimes.%q]\npath = %q\n", name, path)
+	return errors.Join(err, f.Close())
+}
 
 // Start starts cri-shim and returns when it answers.
 func (n *Node) Start() error {
@@ -134,19 +159,35 @@ func (n *Node) Start() error {
 		args = append(args, "--runtime", n.runtime)
 	}
 	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), args...)
-	n.shim.Stdout, n.shim.Stderr = log, log
+	n.shim.Stdout, n.shim.Stderr, n.shim.SysProcAttr = log, log, apart()
 	if err := n.shim.Start(); err != nil {
 		n.shim = nil
 		return errors.Join(fmt.Errorf("start cri-shim: %w", err), log.Close())
 	}
-	var out string
+	ended := make(chan error, 1)
+	n.ended = ended
+	go func(cmd *exec.Cmd) { ended <- cmd.Wait() }(n.shim) // end and Stop wait for it
 	for range 400 {
-		if out, err = n.Crictl("version"); err == nil {
+		if _, err = n.Crictl("version"); err == nil {
 			return nil
+		}
+		if !n.alive() {
+			return fmt.Errorf("cri-shim has ended: %w\n%s", n.reap(), n.ShimLog())
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
-	return fmt.Errorf("cri-shim does not answer: %w: %s\n%s", err, out, n.ShimLog())
+	return fmt.Errorf("cri-shim does not answer: %w\n%s", err, n.ShimLog())
+}
+
+// alive says whether cri-shim runs.
+func (n *Node) alive() bool { return n.shim != nil && len(n.ended) == 0 }
+
+// reap waits for the end of cri-shim and returns how it ended.
+func (n *Node) reap() error {
+	err := <-n.ended
+	n.shim = nil
+	_ = n.shimLog.Close()
+	return err
 }
 
 // ShimLog is what cri-shim has logged.
@@ -174,13 +215,11 @@ func (n *Node) end(sig syscall.Signal) error {
 		return nil
 	}
 	err := n.shim.Process.Signal(sig)
-	waitErr := n.shim.Wait()
-	n.shim = nil
-	_ = n.shimLog.Close()
+	ended := n.reap()
 	if sig == syscall.SIGKILL {
-		waitErr = nil // it says that it was killed
+		ended = nil // it says that it was killed
 	}
-	return errors.Join(err, waitErr)
+	return errors.Join(err, ended)
 }
 
 // MonitorPID is the process of cri-monitor.
@@ -207,6 +246,7 @@ func (n *Node) CrictlCommand(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(n.programs.Tools, "crictl"),
 		append([]string{"--runtime-endpoint", endpoint, "--image-endpoint", endpoint, "--timeout", "60s"}, args...)...)
 	cmd.Env = append(os.Environ(), "CRI_CONFIG_FILE="+n.Base+"/crictl-pull.yaml")
+	cmd.SysProcAttr = apart()
 	return cmd
 }
 
@@ -237,6 +277,12 @@ func (n *Node) Stop() (leftovers.State, error) {
 		if err != nil {
 			faults = append(faults, err)
 		}
+	}
+	if n.shim != nil && !n.alive() {
+		note(fmt.Errorf("cri-shim has ended: %w", n.reap()))
+	}
+	if pods, _ := filepath.Glob(n.Root + "/pods/*"); n.shim == nil && len(pods) > 0 {
+		note(n.Start()) // it has left pods behind that only a cri-shim can remove
 	}
 	if n.shim != nil {
 		_, err := n.Crictl("rmp", "--all", "--force")
@@ -269,12 +315,19 @@ func (n *Node) stopMonitor() error {
 		return fmt.Errorf("end cri-monitor: %w", err)
 	}
 	for range 500 {
-		if syscall.Kill(pid, 0) != nil {
+		if !running(pid) {
 			return nil
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	return fmt.Errorf("cri-monitor %d does not end", pid)
+}
+
+// running says whether a process is more than a zombie that the host's process 1 has not reaped yet.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := strings.Cut(string(stat), ") ") // proc_pid_stat(5)
+	return err == nil && !strings.HasPrefix(state, "Z")
 }
 
 // collectNetwork tells the plugin that no attachment is valid any more, upon which it removes its bridge.

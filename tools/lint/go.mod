@@ -1,3 +1,4 @@
+// The linter: a go.mod of its own, it is large and needed by make lint only.
 module github.com/podwright/podwright/tools/lint
 
 go 1.26.2

@@ -18,6 +18,11 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
+// ociVersion is the oldest version of the runtime specification that has what every runtime must understand of what
+// we write: a newer one than it knows makes crun refuse. ID-mapped mounts are newer, and are written only for a
+// runtime that has said that it can.
+const ociVersion = "1.0.2"
+
 // Cgroups says where the cgroups of containers are made.
 type Cgroups struct {
 	Parent  string // for sandboxes that name none
@@ -88,6 +93,9 @@ func Spec(in Input) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := mapped(in); err != nil {
+		return nil, err
+	}
 	cgroup, err := in.Cgroups.Path(in.Sandbox.Config.CgroupParent, in.Container.ID)
 	if err != nil {
 		return nil, err
@@ -97,7 +105,7 @@ func Spec(in Input) (*specs.Spec, error) {
 		return nil, err
 	}
 	spec := &specs.Spec{
-		Version: specs.Version,
+		Version: ociVersion,
 		Root:    &specs.Root{Path: in.Layout.Rootfs(string(in.Container.ID)), Readonly: c.Security.ReadonlyRootfs},
 		Process: &specs.Process{
 			Terminal: c.TTY, Args: args, Env: env, Cwd: workingDir(c, in.Image),
@@ -120,6 +128,23 @@ func Spec(in Input) (*specs.Spec, error) {
 		spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths = c.Security.MaskedPaths, c.Security.ReadonlyPaths
 	}
 	return spec, confine(spec, in)
+}
+
+// mapped refuses a user or a group that the pod's user namespace does not have.
+func mapped(in Input) error {
+	u := in.Sandbox.Config.Namespaces.User
+	if u == nil {
+		return nil
+	}
+	if in.User.UID >= u.UID.Length {
+		return fmt.Errorf("user %d: the pod's user namespace has %d users: %w", in.User.UID, u.UID.Length, errdefs.ErrInvalidArgument)
+	}
+	for _, g := range additionalGids(in.User) {
+		if g >= u.GID.Length {
+			return fmt.Errorf("group %d: the pod's user namespace has %d groups: %w", g, u.GID.Length, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
 }
 
 // confine adds the seccomp filter and the labels of the security modules. A profile that the host cannot

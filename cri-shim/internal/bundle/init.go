@@ -29,11 +29,16 @@ func InitSpec(s pod.Sandbox, f hostinfo.Facts, l paths.Layout, cg Cgroups) (*spe
 	if !s.HostIPC() {
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.IPCNamespace, Path: filepath.Join(dir, "ipc")})
 	}
+	user := specs.User{UID: nobody, GID: nobody}
+	if u := s.Config.Namespaces.User; u != nil {
+		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: filepath.Join(dir, "user")})
+		user.UID, user.GID = min(nobody, u.UID.Length-1), min(nobody, u.GID.Length-1)
+	}
 	spec := &specs.Spec{
-		Version: specs.Version,
+		Version: ociVersion,
 		Root:    &specs.Root{Path: l.Rootfs(string(s.ID)), Readonly: true},
 		Process: &specs.Process{
-			Args: []string{"/pause"}, Cwd: "/", User: specs.User{UID: nobody, GID: nobody},
+			Args: []string{"/pause"}, Cwd: "/", User: user,
 			Capabilities: &specs.LinuxCapabilities{}, NoNewPrivileges: true,
 			OOMScoreAdj: oomScoreAdj(-998, f),
 		},

@@ -42,8 +42,8 @@ func mounts(in Input) ([]specs.Mount, string, error) {
 }
 
 func volume(v Volume, in Input) (specs.Mount, error) {
-	bad := func(format string, args ...any) (specs.Mount, error) {
-		return specs.Mount{}, fmt.Errorf("mount at %.200q: %s: %w", v.ContainerPath, fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+	bad := func(why string) (specs.Mount, error) {
+		return specs.Mount{}, fmt.Errorf("mount at %.200q: %s: %w", v.ContainerPath, why, errdefs.ErrInvalidArgument)
 	}
 	dest := filepath.Clean(v.ContainerPath)
 	if !filepath.IsAbs(v.ContainerPath) || dest == "/" {
@@ -67,7 +67,18 @@ func volume(v Volume, in Input) (specs.Mount, error) {
 	default:
 		options = append(options, "rw")
 	}
-	return specs.Mount{Destination: dest, Type: "bind", Source: v.Source, Options: options}, nil
+	return specs.Mount{
+		Destination: dest, Type: "bind", Source: v.Source, Options: append(options, v.Options...),
+		UIDMappings: mappings(v.UIDs), GIDMappings: mappings(v.GIDs),
+	}, nil
+}
+
+func mappings(ms []pod.IDMapping) []specs.LinuxIDMapping {
+	var out []specs.LinuxIDMapping
+	for _, m := range ms {
+		out = append(out, specs.LinuxIDMapping{ContainerID: m.ContainerID, HostID: m.HostID, Size: m.Length})
+	}
+	return out
 }
 
 func defaultMounts(in Input) []specs.Mount {
@@ -113,6 +124,10 @@ func namespaces(in Input) []specs.LinuxNamespace {
 	}
 	if !in.Sandbox.HostIPC() {
 		out = append(out, specs.LinuxNamespace{Type: specs.IPCNamespace, Path: filepath.Join(dir, "ipc")})
+	}
+	if in.Sandbox.Config.Namespaces.User != nil {
+		// Its mappings are those of the file; a runtime that was given both would have to compare them.
+		out = append(out, specs.LinuxNamespace{Type: specs.UserNamespace, Path: filepath.Join(dir, "user")})
 	}
 	switch in.Container.Config.Namespaces.PID {
 	case pod.ModeContainer:

@@ -13,6 +13,9 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
+// errRRO is a recursive read-only mount that the handler cannot make.
+var errRRO = errors.New("recursive read-only mounts are not supported")
+
 // mapping gives one class of errors its code. A prefix, where there is one, opens the message.
 type mapping struct {
 	class  error
@@ -25,6 +28,8 @@ type mapping struct {
 var codeOf = []mapping{
 	{ErrRegistryUnavailable, codes.Unknown, crierrors.ErrRegistryUnavailable},
 	{ErrSignature, codes.Unknown, crierrors.ErrSignatureValidationFailed},
+	{pod.ErrImageVolume, codes.Unknown, crierrors.ErrImageVolumeMountFailed},
+	{errRRO, codes.Unknown, crierrors.ErrRROUnsupported},
 	{context.Canceled, codes.Canceled, nil},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, nil},
 	{errdefs.ErrInvalidArgument, codes.InvalidArgument, nil},

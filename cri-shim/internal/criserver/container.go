@@ -24,7 +24,7 @@ func (s *runtimeService) CreateContainer(ctx context.Context, r *runtime.CreateC
 		return nil, err
 	}
 	insideIn(&f, &cfg, sb)
-	if err := f.err(); err != nil {
+	if err := s.checkMounts(&f, cfg.Mounts, sb.Config.Handler); err != nil {
 		return nil, err
 	}
 	id, err := s.Containers.CreateContainer(ctx, string(sb.ID), cfg)

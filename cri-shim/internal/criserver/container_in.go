@@ -31,9 +31,6 @@ func containerIn(f *faults, c *runtime.ContainerConfig) pod.ContainerConfig {
 	if c.GetLogPath() != "" {
 		f.relative("config.log_path", c.GetLogPath())
 	}
-	if len(c.GetCDIDevices()) > 0 {
-		f.lacks("config.CDI_devices")
-	}
 	sc := c.GetLinux().GetSecurityContext()
 	return pod.ContainerConfig{
 		Name: m.GetName(), Attempt: m.GetAttempt(),
@@ -45,6 +42,7 @@ func containerIn(f *faults, c *runtime.ContainerConfig) pod.ContainerConfig {
 		Env:                envIn(f, c.GetEnvs()),
 		Mounts:             mountsIn(f, c.GetMounts()),
 		Devices:            devicesIn(f, c.GetDevices()),
+		CDIDevices:         cdiIn(f, c.GetCDIDevices()),
 		Labels:             c.GetLabels(),
 		Annotations:        c.GetAnnotations(),
 		LogPath:            c.GetLogPath(),
@@ -65,6 +63,12 @@ func insideIn(f *faults, c *pod.ContainerConfig, s pod.Sandbox) {
 	if c.Namespaces == (pod.Namespaces{}) {
 		c.Namespaces = s.Config.Namespaces
 		return
+	}
+	switch have := s.Config.Namespaces.User; {
+	case c.Namespaces.User == nil:
+		c.Namespaces.User = have
+	case have == nil || *have != *c.Namespaces.User:
+		f.bad(securityField+".namespace_options.userns_options", "POD", "the mappings of the sandbox")
 	}
 	if c.Namespaces.PID != pod.ModePod {
 		return
@@ -115,27 +119,54 @@ func mountsIn(f *faults, mounts []*runtime.Mount) []pod.Mount {
 		if m.GetRecursiveReadOnly() && (!m.GetReadonly() || propagation != pod.PropagationPrivate) {
 			f.bad(field+".recursive_read_only", true, "readonly and PROPAGATION_PRIVATE with it")
 		}
-		if m.GetImage().GetImage() != "" {
-			f.lacks(field + ".image")
-		} else {
-			f.absolute(field+".host_path", m.GetHostPath())
-			if m.GetImageSubPath() != "" {
-				f.bad(field+".image_sub_path", m.GetImageSubPath(), "image with it")
-			}
-		}
-		if len(m.GetUidMappings())+len(m.GetGidMappings()) > 0 {
-			f.lacks(field + ".uidMappings")
-		}
-		if len(m.GetMountOptions()) > 0 {
-			f.lacks(field + ".mount_options")
+		mountSourceIn(f, field, m)
+		if (len(m.GetUidMappings()) == 0) != (len(m.GetGidMappings()) == 0) {
+			f.bad(field, fmt.Sprintf("%d uidMappings and %d gidMappings", len(m.GetUidMappings()), len(m.GetGidMappings())), "both or none")
 		}
 		out = append(out, pod.Mount{
 			ContainerPath: m.GetContainerPath(), HostPath: m.GetHostPath(),
 			Readonly: m.GetReadonly(), RecursiveReadonly: m.GetRecursiveReadOnly(),
 			SELinuxRelabel: m.GetSelinuxRelabel(), Propagation: propagation,
+			UIDs: mappingsIn(f, field+".uidMappings", m.GetUidMappings()), GIDs: mappingsIn(f, field+".gidMappings", m.GetGidMappings()),
+			Image: m.GetImage().GetImage(), SubPath: m.GetImageSubPath(),
+			Options: mountOptionsIn(f, field+".mount_options", m.GetMountOptions()),
 		})
 	}
 	return out
+}
+
+// mountSourceIn checks that a mount shows either a path of the host or an image.
+func mountSourceIn(f *faults, field string, m *runtime.Mount) {
+	if m.GetImage().GetImage() == "" {
+		f.absolute(field+".host_path", m.GetHostPath())
+		if m.GetImageSubPath() != "" {
+			f.bad(field+".image_sub_path", m.GetImageSubPath(), "image with it")
+		}
+		return
+	}
+	imageIn(f, field+".image", m.GetImage())
+	if m.GetHostPath() != "" {
+		f.bad(field+".host_path", m.GetHostPath(), "none with image")
+	}
+	if !m.GetReadonly() {
+		f.bad(field+".readonly", false, "true with image: images are not written")
+	}
+	if m.GetPropagation() != runtime.MountPropagation_PROPAGATION_PRIVATE {
+		f.bad(field+".propagation", m.GetPropagation(), "PRIVATE with image")
+	}
+	if sub := m.GetImageSubPath(); sub != "" {
+		f.relative(field+".image_sub_path", sub)
+	}
+}
+
+// mountOptionsIn accepts what restricts, and nothing else (cri-api 0.37, Mount.mount_options).
+func mountOptionsIn(f *faults, field string, options []string) []string {
+	for i, o := range options {
+		if o != "noexec" && o != "nodev" && o != "nosuid" {
+			f.bad(fmt.Sprintf("%s[%d]", field, i), o, "noexec, nodev or nosuid")
+		}
+	}
+	return options
 }
 
 func devicesIn(f *faults, devices []*runtime.Device) []pod.Device {
@@ -150,6 +181,22 @@ func devicesIn(f *faults, devices []*runtime.Device) []pod.Device {
 		out = append(out, pod.Device{
 			ContainerPath: d.GetContainerPath(), HostPath: d.GetHostPath(), Permissions: d.GetPermissions(),
 		})
+	}
+	return out
+}
+
+// cdiForm is a qualified name (CDI specification, "kind" and "name").
+var cdiForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*$`)
+
+func cdiIn(f *faults, devices []*runtime.CDIDevice) []string {
+	var out []string
+	for i, d := range devices {
+		field := fmt.Sprintf("config.CDI_devices[%d].name", i)
+		if d.GetName() == "" {
+			f.missing(field)
+		}
+		f.matches(field, d.GetName(), cdiForm, `a name like "vendor.com/class=name"`)
+		out = append(out, d.GetName())
 	}
 	return out
 }

@@ -85,7 +85,7 @@ func containerStatusOut(c pod.Container) *runtime.ContainerStatus {
 		Annotations: c.Config.Annotations,
 		Mounts:      mountsOut(c.Config.Mounts),
 		LogPath:     c.LogPath,
-		Resources:   &runtime.ContainerResources{Linux: resourcesOut(c.Config.Resources)},
+		Resources:   &runtime.ContainerResources{Linux: resourcesOut(c.Limits())},
 		User:        userOut(c.Effective),
 		StopSignal:  signalOut(c.Effective.StopSignal),
 	}
@@ -116,10 +116,16 @@ var propagationOut = func() map[pod.Propagation]runtime.MountPropagation {
 func mountsOut(mounts []pod.Mount) []*runtime.Mount {
 	out := make([]*runtime.Mount, 0, len(mounts))
 	for _, m := range mounts {
+		var image *runtime.ImageSpec
+		if m.Image != "" {
+			image = &runtime.ImageSpec{Image: m.Image}
+		}
 		out = append(out, &runtime.Mount{
+			Image: image, ImageSubPath: m.SubPath,
 			ContainerPath: m.ContainerPath, HostPath: m.HostPath,
 			Readonly: m.Readonly, RecursiveReadOnly: m.RecursiveReadonly,
 			SelinuxRelabel: m.SELinuxRelabel, Propagation: propagationOut[m.Propagation],
+			UidMappings: mappingsOut(m.UIDs), GidMappings: mappingsOut(m.GIDs), MountOptions: m.Options,
 		})
 	}
 	return out

@@ -34,6 +34,15 @@ func profile(kind runtime.SecurityProfile_ProfileType, ref string) *runtime.Secu
 
 func value(n int64) *runtime.Int64Value { return &runtime.Int64Value{Value: n} }
 
+// image is a mount of an image as it should be, changed.
+func image(ref string, change func(*runtime.Mount)) *runtime.Mount {
+	m := &runtime.Mount{ContainerPath: "/a", Image: &runtime.ImageSpec{Image: ref}, Readonly: true}
+	if change != nil {
+		change(m)
+	}
+	return m
+}
+
 var refusedContainers = []struct {
 	name   string
 	change containerChange
@@ -65,6 +74,21 @@ var refusedContainers = []struct {
 	{"rro without ro", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", RecursiveReadOnly: true}), "recursive_read_only"},
 	{"rro and slave", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", Readonly: true, RecursiveReadOnly: true, Propagation: 1}), "recursive_read_only"},
 	{"sub path", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", ImageSubPath: "x"}), "image_sub_path"},
+	{"image and path", mount(image("x", func(m *runtime.Mount) { m.HostPath = "/a" })), "mounts[0].host_path"},
+	{"writable image", mount(image("x", func(m *runtime.Mount) { m.Readonly = false })), "mounts[0].readonly"},
+	{"shared image", mount(image("x", func(m *runtime.Mount) { m.Propagation = 2 })), "mounts[0].propagation"},
+	{"image name", mount(image("a b", nil)), "mounts[0].image.image"},
+	{"sub path out of an image", mount(image("x", func(m *runtime.Mount) { m.ImageSubPath = "../etc" })), "image_sub_path"},
+	{"option", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", MountOptions: []string{"nodev", "suid"}}), `mount_options[1] "suid": want noexec, nodev or nosuid`},
+	{"users and no groups", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", UidMappings: []*runtime.IDMapping{goodMap}}), "want both or none"},
+	{"mapping", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", UidMappings: []*runtime.IDMapping{{}}, GidMappings: []*runtime.IDMapping{goodMap}}), "uidMappings[0]"},
+	{"CDI name", func(c *runtime.ContainerConfig, _ *security) { c.CDIDevices = []*runtime.CDIDevice{{Name: "../x=y"}} }, "CDI_devices[0].name"},
+	{"no CDI name", func(c *runtime.ContainerConfig, _ *security) { c.CDIDevices = []*runtime.CDIDevice{{}} }, "CDI_devices[0].name is missing"},
+	{"user namespace", secure(func(s *security) {
+		o := userns(runtime.NamespaceMode_POD, goodMap)
+		o.UsernsOptions.Gids = o.UsernsOptions.Uids
+		s.NamespaceOptions = o
+	}), "the mappings of the sandbox"},
 	{"device", device(&runtime.Device{ContainerPath: "/a", HostPath: "/a", Permissions: "rx"}), "permissions"},
 	{"device none", device(&runtime.Device{ContainerPath: "/a", HostPath: "/a"}), "permissions"},
 	{"device path", device(&runtime.Device{ContainerPath: "/a", HostPath: "/dev/../etc", Permissions: "r"}), "host_path"},
@@ -108,22 +132,25 @@ func TestContainerRefused(t *testing.T) {
 			wantCode(t, err, codes.InvalidArgument, c.want)
 		})
 	}
-	for name, change := range map[string]func(*runtime.ContainerConfig){
-		"mounts[0].image": func(c *runtime.ContainerConfig) {
-			mount(&runtime.Mount{ContainerPath: "/a", Image: &runtime.ImageSpec{Image: "x"}})(c, nil)
+	for name, c := range map[string]struct {
+		m    *runtime.Mount
+		code codes.Code
+		want string
+	}{
+		"map": {
+			&runtime.Mount{ContainerPath: "/a", HostPath: "/a", UidMappings: []*runtime.IDMapping{goodMap}, GidMappings: []*runtime.IDMapping{goodMap}},
+			codes.Unimplemented, `mounts[0].uidMappings is not supported by runtime handler "": too old`,
 		},
-		"mounts[0].uidMappings": func(c *runtime.ContainerConfig) {
-			mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", UidMappings: []*runtime.IDMapping{{}}})(c, nil)
-		},
-		"mounts[0].mount_options": func(c *runtime.ContainerConfig) {
-			mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", MountOptions: []string{"noexec"}})(c, nil)
-		},
-		"CDI_devices": func(c *runtime.ContainerConfig) { c.CDIDevices = []*runtime.CDIDevice{{Name: "v/c=x"}} },
+		// The kubelet looks for the word at the very start.
+		"rro": {&runtime.Mount{ContainerPath: "/a", HostPath: "/a", Readonly: true, RecursiveReadOnly: true}, codes.Unknown, "RROUnsupported: config.mounts[0]"},
 	} {
-		cfg := containerConfig()
-		change(cfg)
-		_, err := w.CreateContainer(t.Context(), &runtime.CreateContainerRequest{PodSandboxId: string(testID), Config: cfg})
-		wantCode(t, err, codes.Unimplemented, name+" is not supported")
+		t.Run(name, func(t *testing.T) {
+			w.pods.sandboxes[0].Config.Handler = ""
+			cfg := containerConfig()
+			mount(c.m)(cfg, nil)
+			_, err := w.CreateContainer(t.Context(), &runtime.CreateContainerRequest{PodSandboxId: string(testID), Config: cfg})
+			wantCode(t, err, c.code, c.want)
+		})
 	}
 	_, err := w.CreateContainer(t.Context(), &runtime.CreateContainerRequest{PodSandboxId: string(testID)})
 	wantCode(t, err, codes.InvalidArgument, "config is missing")

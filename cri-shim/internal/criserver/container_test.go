@@ -41,10 +41,15 @@ func everything() pod.ContainerConfig {
 		Env: []pod.EnvVar{{Key: "A", Value: []byte("\xff")}, {Key: "A", Value: []byte("2")}},
 		Mounts: []pod.Mount{
 			{ContainerPath: "/etc/hosts", HostPath: "/x//y", Readonly: true, RecursiveReadonly: true, SELinuxRelabel: true, Propagation: pod.PropagationPrivate},
-			{ContainerPath: "/s", HostPath: "/s", Propagation: pod.PropagationShared},
+			{
+				ContainerPath: "/s", HostPath: "/s", Propagation: pod.PropagationShared, Options: []string{"noexec", "nodev", "nosuid"},
+				UIDs: []pod.IDMapping{{HostID: 65536, Length: 65536}}, GIDs: []pod.IDMapping{{ContainerID: 1, HostID: 2, Length: 3}},
+			},
+			{ContainerPath: "/i", Image: "sha256:abc", SubPath: "bin/sh", Readonly: true, Propagation: pod.PropagationPrivate},
 		},
-		Devices: []pod.Device{{ContainerPath: "/dev/a", HostPath: "/dev/null", Permissions: "mrw"}},
-		Labels:  map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d"},
+		CDIDevices: []string{"vendor.com/gpu=all"},
+		Devices:    []pod.Device{{ContainerPath: "/dev/a", HostPath: "/dev/null", Permissions: "mrw"}},
+		Labels:     map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d"},
 		LogPath: "app/0.log", Stdin: true, StdinOnce: true, TTY: true, StopSignal: "SIGRTMIN+3", Privileged: true,
 		Namespaces: pod.Namespaces{Network: pod.ModePod, PID: pod.ModeTarget, IPC: pod.ModePod, Target: otherID},
 		Security: pod.Security{
@@ -70,8 +75,13 @@ func TestContainerIn(t *testing.T) {
 	c.Envs = []*runtime.KeyValue{{Key: "A", Value: []byte("\xff")}, {Key: "A", Value: []byte("2")}}
 	c.Mounts = []*runtime.Mount{
 		{ContainerPath: "/etc/hosts", HostPath: "/x//y", Readonly: true, RecursiveReadOnly: true, SelinuxRelabel: true},
-		{ContainerPath: "/s", HostPath: "/s", Propagation: runtime.MountPropagation_PROPAGATION_BIDIRECTIONAL},
+		{
+			ContainerPath: "/s", HostPath: "/s", Propagation: runtime.MountPropagation_PROPAGATION_BIDIRECTIONAL, MountOptions: []string{"noexec", "nodev", "nosuid"},
+			UidMappings: []*runtime.IDMapping{goodMap}, GidMappings: []*runtime.IDMapping{{ContainerId: 1, HostId: 2, Length: 3}},
+		},
+		{ContainerPath: "/i", Image: &runtime.ImageSpec{Image: "sha256:abc"}, ImageSubPath: "bin/sh", Readonly: true},
 	}
+	c.CDIDevices = []*runtime.CDIDevice{{Name: "vendor.com/gpu=all"}}
 	c.Devices = []*runtime.Device{{ContainerPath: "/dev/a", HostPath: "/dev/null", Permissions: "mrw"}}
 	c.Labels, c.Annotations = map[string]string{"a": "b"}, map[string]string{"c": "d"}
 	c.LogPath, c.Stdin, c.StdinOnce, c.Tty = "app/0.log", true, true, true
@@ -187,7 +197,10 @@ func endedContainer() pod.Container {
 		Effective: pod.Effective{UID: 1, GID: 2, Groups: []uint32{2, 3}, StopSignal: "SIGUSR1"},
 		Config: pod.ContainerConfig{
 			Name: "app", Attempt: 1, Image: imageID, UserSpecifiedImage: "busybox", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d"},
-			Mounts:    []pod.Mount{{ContainerPath: "/a//b", HostPath: "/link", Readonly: true, Propagation: pod.PropagationSlave}},
+			Mounts: []pod.Mount{
+				{ContainerPath: "/a//b", HostPath: "/link", Readonly: true, Propagation: pod.PropagationSlave},
+				{ContainerPath: "/i", Image: "sha256:abc", SubPath: "bin/sh", Readonly: true, UIDs: []pod.IDMapping{{HostID: 65536, Length: 65536}}, Options: []string{"noexec"}},
+			},
 			Resources: pod.Resources{MemoryLimit: 5, HugepageCaps: map[string]uint64{"2MB": 1, "1GB": 2}},
 		},
 	}
@@ -206,6 +219,9 @@ func TestContainerStatus(t *testing.T) {
 		Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d"},
 		Mounts: []*runtime.Mount{{
 			ContainerPath: "/a//b", HostPath: "/link", Readonly: true, Propagation: runtime.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+		}, {
+			ContainerPath: "/i", Image: &runtime.ImageSpec{Image: "sha256:abc"}, ImageSubPath: "bin/sh", Readonly: true,
+			UidMappings: []*runtime.IDMapping{goodMap}, MountOptions: []string{"noexec"},
 		}},
 		LogPath: "/var/log/x/0.log",
 		Resources: &runtime.ContainerResources{Linux: &runtime.LinuxContainerResources{

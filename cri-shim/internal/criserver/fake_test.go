@@ -188,11 +188,15 @@ var (
 
 // world is a server on a real socket, with a client.
 type world struct {
+	streams fakeStreams
 	runtime.RuntimeServiceClient
+	conn    *grpc.ClientConn
 	images  runtime.ImageServiceClient
 	pods    *fakePods
 	store   *fakeImages
 	network *fakeNetwork
+	stats   *fakeStats
+	events  *fakeEvents
 	healthy error
 	ready   chan struct{}
 	log     *lockedBuffer
@@ -220,14 +224,16 @@ func (l *lockedBuffer) String() string {
 func newWorld(t *testing.T, change ...func(*Deps)) *world {
 	t.Helper()
 	w := &world{
-		pods: &fakePods{}, store: &fakeImages{}, network: &fakeNetwork{}, ready: make(chan struct{}),
+		pods: &fakePods{}, store: &fakeImages{}, network: &fakeNetwork{},
+		stats: &fakeStats{}, events: &fakeEvents{feed: make(chan pod.Event, 10), lost: make(chan struct{})}, ready: make(chan struct{}),
 		log: &lockedBuffer{}, dir: t.TempDir(),
 	}
 	d := Deps{
-		Sandboxes: w.pods, Containers: w.pods, View: w.pods, Images: w.store, Network: w.network,
+		Sandboxes: w.pods, Containers: w.pods, View: w.pods, Images: w.store, Network: w.network, Streams: &w.streams,
+		Resources: w.pods, Stats: w.stats, Events: w.events,
 		Healthy: func() error { return w.healthy }, Ready: w.ready,
 		Layout:   paths.Layout{Root: filepath.Join(w.dir, "root"), State: filepath.Join(w.dir, "state")},
-		Handlers: []Handler{{Name: ""}, {Name: "crun", RecursiveReadOnly: true}},
+		Handlers: []Handler{{Name: "", LacksUserNamespaces: "too old"}, {Name: "crun", RecursiveReadOnly: true, UserNamespaces: true}},
 		Version:  "0.1.0", Config: map[string]string{"stateDir": "/run/x"},
 		Logger: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
@@ -252,6 +258,7 @@ func newWorld(t *testing.T, change ...func(*Deps)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.conn = conn
 	w.RuntimeServiceClient, w.images = runtime.NewRuntimeServiceClient(conn), runtime.NewImageServiceClient(conn)
 	t.Cleanup(func() {
 		_ = conn.Close()

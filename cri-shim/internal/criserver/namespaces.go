@@ -52,24 +52,73 @@ func namespacesIn(f *faults, field string, o *runtime.NamespaceOption) pod.Names
 	if n.PID == pod.ModeTarget {
 		n.Target = pod.ID(o.GetTargetId())
 	}
-	usernsIn(f, field+".userns_options", o.GetUsernsOptions())
+	n.User = usernsIn(f, field+".userns_options", o.GetUsernsOptions())
+	if n.User != nil && (n.Network == pod.ModeNode || n.PID == pod.ModeNode || n.IPC == pod.ModeNode) {
+		f.bad(field+".userns_options.mode", "POD", "none of network, pid and ipc to be NODE with it")
+	}
 	return n
 }
 
-func usernsIn(f *faults, field string, u *runtime.UserNamespace) {
+// usernsIn returns nil for the host's user namespace.
+func usernsIn(f *faults, field string, u *runtime.UserNamespace) *pod.UserNamespace {
 	if u == nil {
-		return
+		return nil
 	}
 	switch u.GetMode() {
 	case runtime.NamespaceMode_NODE:
 		if n := len(u.GetUids()) + len(u.GetGids()); n > 0 {
 			f.bad(field, fmt.Sprintf("NODE with %d mappings", n), "no mappings with NODE")
 		}
+		return nil
 	case runtime.NamespaceMode_POD:
-		f.lacks(field + ".mode POD")
 	default:
 		f.bad(field+".mode", u.GetMode(), "POD or NODE")
+		return nil
 	}
+	if len(u.GetUids()) != 1 || len(u.GetGids()) != 1 {
+		f.bad(field, fmt.Sprintf("%d uids and %d gids", len(u.GetUids()), len(u.GetGids())), "one mapping of each")
+		return nil
+	}
+	out := &pod.UserNamespace{UID: mappingIn(f, field+".uids[0]", u.GetUids()[0]), GID: mappingIn(f, field+".gids[0]", u.GetGids()[0])}
+	for kind, m := range map[string]pod.IDMapping{"uids": out.UID, "gids": out.GID} {
+		if m.ContainerID != 0 {
+			f.bad(field+"."+kind+"[0].container_id", m.ContainerID, "0: the pod's root must be mapped")
+		}
+		if m.HostID == 0 {
+			f.bad(field+"."+kind+"[0].host_id", 0, "another id than 0: the pod's root must not be the host's")
+		}
+	}
+	if out.UID.Length != out.GID.Length {
+		f.bad(field, fmt.Sprintf("%d uids and %d gids", out.UID.Length, out.GID.Length), "as many of one as of the other")
+	}
+	return out
+}
+
+func mappingIn(f *faults, field string, m *runtime.IDMapping) pod.IDMapping {
+	const most = 1<<32 - 1 // (uid_t)-1 is no id
+	for _, first := range []uint32{m.GetContainerId(), m.GetHostId()} {
+		if m.GetLength() == 0 || uint64(first)+uint64(m.GetLength()) > most {
+			f.bad(field, fmt.Sprintf("%d %d %d", m.GetContainerId(), m.GetHostId(), m.GetLength()), "a range of at least one id, within 0…4294967294")
+			break
+		}
+	}
+	return pod.IDMapping{ContainerID: m.GetContainerId(), HostID: m.GetHostId(), Length: m.GetLength()}
+}
+
+func mappingsIn(f *faults, field string, ms []*runtime.IDMapping) []pod.IDMapping {
+	var out []pod.IDMapping
+	for i, m := range ms {
+		out = append(out, mappingIn(f, fmt.Sprintf("%s[%d]", field, i), m))
+	}
+	return out
+}
+
+func mappingsOut(ms []pod.IDMapping) []*runtime.IDMapping {
+	var out []*runtime.IDMapping
+	for _, m := range ms {
+		out = append(out, &runtime.IDMapping{ContainerId: m.ContainerID, HostId: m.HostID, Length: m.Length})
+	}
+	return out
 }
 
 var modeOut = func() map[pod.NamespaceMode]runtime.NamespaceMode {
@@ -82,7 +131,14 @@ var modeOut = func() map[pod.NamespaceMode]runtime.NamespaceMode {
 
 // namespacesOut returns what was asked: the kubelet makes a pod anew when it finds another value.
 func namespacesOut(n pod.Namespaces) *runtime.NamespaceOption {
-	return &runtime.NamespaceOption{
+	out := &runtime.NamespaceOption{
 		Network: modeOut[n.Network], Pid: modeOut[n.PID], Ipc: modeOut[n.IPC], TargetId: string(n.Target),
 	}
+	if u := n.User; u != nil {
+		out.UsernsOptions = &runtime.UserNamespace{
+			Mode: runtime.NamespaceMode_POD,
+			Uids: mappingsOut([]pod.IDMapping{u.UID}), Gids: mappingsOut([]pod.IDMapping{u.GID}),
+		}
+	}
+	return out
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
+	"github.com/podwright/podwright/cri-shim/internal/stats"
 )
 
 // Sandboxes runs the operations on sandboxes. Lookups accept a unique beginning of an id.
@@ -32,6 +33,31 @@ type ContainerView interface {
 	Containers() []pod.Container
 	ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (pod.ExecResult, error)
 	ReopenLog(ctx context.Context, id string) error
+}
+
+// Resources changes the limits of what was made already. Zero fields and nil stay as they are.
+type Resources interface {
+	// UpdateContainer sets all of it or, with an error, nothing.
+	UpdateContainer(ctx context.Context, id string, change pod.Resources) error
+	UpdateSandbox(ctx context.Context, id string, overhead, resources *pod.Resources) error
+}
+
+// Stats measures what containers and sandboxes use. What is gone is errdefs.ErrNotFound. No call waits for
+// anything but the kernel.
+type Stats interface {
+	Container(pod.Container) (stats.Container, error)
+	// Layer is nil before the first measurement.
+	Layer(pod.Container) *stats.Layer
+	Details(pod.Container) (stats.Details, error)
+	Sandbox(pod.Sandbox) (stats.Sandbox, error)
+	FileSystem() (stats.FileSystem, error)
+}
+
+// Events tells what happens to containers and sandboxes.
+type Events interface {
+	// Subscribe returns what happens from now on, until cancel. A subscriber that does not keep up gets no
+	// more: lost is closed then.
+	Subscribe() (events <-chan pod.Event, lost <-chan struct{}, cancel func())
 }
 
 // Images is the store of local images. A ref is a name, a tag, a digest, an id or the unique

@@ -15,6 +15,9 @@ func (s *runtimeService) RunPodSandbox(ctx context.Context, r *runtime.RunPodSan
 	var f faults
 	cfg := sandboxIn(&f, r.GetConfig(), r.GetRuntimeHandler(), s.SystemdCgroup)
 	s.checkHandler(&f, r.GetRuntimeHandler())
+	if cfg.Namespaces.User != nil {
+		s.checkMaps(&f, securityField+".namespace_options.userns_options.mode POD", cfg.Handler)
+	}
 	if err := f.err(); err != nil {
 		return nil, err
 	}
@@ -55,7 +58,7 @@ func gone(id, field string, f func(id string) error) error {
 	}
 	if err := f(id); err != nil {
 		if errdefs.IsNotFound(err) {
-			return fmt.Errorf("%v: %w", err, errdefs.ErrInternal)
+			return fmt.Errorf("%v: %w", err, errdefs.ErrInternal) //nolint:errorlint // the caller must not see NotFound
 		}
 		return err
 	}

@@ -78,9 +78,12 @@ func sandboxInfo(s pod.Sandbox, l paths.Layout) (map[string]string, error) {
 		BootID        string            `json:"bootID"`
 		CgroupParent  string            `json:"cgroupParent,omitempty"`
 		Network       pod.NetworkResult `json:"network"`
+		Overhead      *pod.Resources    `json:"overhead,omitempty"`
+		Resources     *pod.Resources    `json:"resources,omitempty"`
 	}{
 		PID: s.InitPID, State: s.State, NamespacesDir: l.Namespaces(string(s.ID)), SharedDir: l.Shared(string(s.ID)),
 		RecordDir: l.Pod(string(s.ID)), BootID: s.BootID, CgroupParent: s.Config.CgroupParent, Network: s.Network,
+		Overhead: s.Overhead, Resources: s.Resources,
 	}
 	if !s.HostNetwork() {
 		info.NetNS = filepath.Join(info.NamespacesDir, "net")

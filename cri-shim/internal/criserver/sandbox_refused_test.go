@@ -17,6 +17,18 @@ func userns(m runtime.NamespaceMode, maps ...*runtime.IDMapping) *runtime.Namesp
 	return &runtime.NamespaceOption{UsernsOptions: &runtime.UserNamespace{Mode: m, Uids: maps}}
 }
 
+// mapped has the same mapping for users and groups, and changes the options.
+func mapped(m *runtime.IDMapping, change func(*runtime.NamespaceOption)) func(*runtime.RunPodSandboxRequest, *config) {
+	o := userns(runtime.NamespaceMode_POD, m)
+	o.UsernsOptions.Gids = o.UsernsOptions.Uids
+	if change != nil {
+		change(o)
+	}
+	return func(_ *runtime.RunPodSandboxRequest, c *config) { c.Linux.SecurityContext.NamespaceOptions = o }
+}
+
+var goodMap = &runtime.IDMapping{HostId: 65536, Length: 65536}
+
 var refusedSandboxes = []struct {
 	name   string
 	change func(*runtime.RunPodSandboxRequest, *config)
@@ -103,6 +115,21 @@ var refusedSandboxes = []struct {
 	{"userns node with maps", func(_ *runtime.RunPodSandboxRequest, c *config) {
 		c.Linux.SecurityContext.NamespaceOptions = userns(runtime.NamespaceMode_NODE, &runtime.IDMapping{})
 	}, "mappings"},
+	{"userns without maps", func(_ *runtime.RunPodSandboxRequest, c *config) {
+		c.Linux.SecurityContext.NamespaceOptions = userns(runtime.NamespaceMode_POD)
+	}, `userns_options "0 uids and 0 gids": want one mapping of each`},
+	{"userns with two maps", mapped(goodMap, func(o *runtime.NamespaceOption) {
+		o.UsernsOptions.Uids = append(o.UsernsOptions.Uids, goodMap)
+	}), `"2 uids and 1 gids"`},
+	{"userns without root", mapped(&runtime.IDMapping{ContainerId: 1, HostId: 65536, Length: 9}, nil), "uids[0].container_id 1: want 0"},
+	{"userns of the host's root", mapped(&runtime.IDMapping{Length: 9}, nil), "uids[0].host_id 0: want another"},
+	{"userns of nobody", mapped(&runtime.IDMapping{HostId: 1}, nil), "want a range of at least one id"},
+	{"userns beyond the end", mapped(&runtime.IDMapping{HostId: 1<<32 - 2, Length: 2}, nil), "want a range of at least one id, within 0"},
+	{"userns of different lengths", mapped(goodMap, func(o *runtime.NamespaceOption) {
+		o.UsernsOptions.Gids = []*runtime.IDMapping{{HostId: 65536, Length: 3}}
+	}), "as many of one as of the other"},
+	{"userns and host network", mapped(goodMap, func(o *runtime.NamespaceOption) { o.Network = runtime.NamespaceMode_NODE }), "none of network, pid and ipc to be NODE"},
+	{"userns and host pid", mapped(goodMap, func(o *runtime.NamespaceOption) { o.Pid = runtime.NamespaceMode_NODE }), "none of network, pid and ipc to be NODE"},
 	{"user", func(_ *runtime.RunPodSandboxRequest, c *config) {
 		c.Linux.SecurityContext.RunAsUser = &runtime.Int64Value{Value: 1 << 31}
 	}, "run_as_user"},
@@ -128,9 +155,9 @@ func TestSandboxRefused(t *testing.T) {
 		})
 	}
 	r := sandboxRequest()
-	r.Config.Linux.SecurityContext.NamespaceOptions = userns(runtime.NamespaceMode_POD)
+	mapped(goodMap, nil)(r, r.GetConfig())
 	_, err := w.RunPodSandbox(t.Context(), r)
-	wantCode(t, err, codes.Unimplemented, "userns_options.mode POD is not supported")
+	wantCode(t, err, codes.Unimplemented, `userns_options.mode POD is not supported by runtime handler "": too old`)
 	r.Config.Metadata.Name, r.Config.Hostname = "", "a b"
 	_, err = w.RunPodSandbox(t.Context(), r)
 	wantCode(t, err, codes.InvalidArgument, "config.metadata.name is missing; config.hostname")

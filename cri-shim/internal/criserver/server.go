@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -31,6 +32,10 @@ type Deps struct {
 	View       ContainerView
 	Images     Images
 	Network    Network
+	Resources  Resources
+	Stats      Stats
+	Events     Events
+	Streams    Streams
 	// Healthy is nil while containers can be run; the error is shown in the node's status.
 	Healthy func() error
 	// Ready is closed when records and reality agree; until then every call is Unavailable.
@@ -49,17 +54,23 @@ type Handler struct {
 	Name              string
 	RecursiveReadOnly bool
 	UserNamespaces    bool
+	// LacksUserNamespaces says why UserNamespaces is false.
+	LacksUserNamespaces string
 }
 
 // Server answers the CRI.
 type Server struct {
-	grpc *grpc.Server
+	grpc    *grpc.Server
+	service *runtimeService
 }
 
 // New checks the parts and starts nothing.
 func New(d Deps) (*Server, error) {
-	if d.Sandboxes == nil || d.Containers == nil || d.View == nil || d.Images == nil || d.Network == nil {
+	if d.Sandboxes == nil || d.Containers == nil || d.View == nil || d.Images == nil || d.Network == nil || d.Streams == nil {
 		return nil, fmt.Errorf("CRI server: a part is missing: %w", errdefs.ErrInvalidArgument)
+	}
+	if d.Resources == nil || d.Stats == nil || d.Events == nil {
+		return nil, fmt.Errorf("CRI server: resources, stats and events are needed: %w", errdefs.ErrInvalidArgument)
 	}
 	if d.Healthy == nil || d.Ready == nil || d.Logger == nil || d.Version == "" {
 		return nil, fmt.Errorf("CRI server: health, readiness, logger and version are needed: %w", errdefs.ErrInvalidArgument)
@@ -76,16 +87,16 @@ func New(d Deps) (*Server, error) {
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.SharedWriteBuffer(true), // idle connections hold no write buffer
 		grpc.WaitForHandlers(true),
 	)
-	runtime.RegisterRuntimeServiceServer(s, &runtimeService{Deps: d, config: string(config)})
+	service := &runtimeService{Deps: d, config: string(config), ending: make(chan struct{})}
+	runtime.RegisterRuntimeServiceServer(s, service)
 	runtime.RegisterImageServiceServer(s, &imageService{images: d.Images, root: d.Layout.Images()})
-	return &Server{grpc: s}, nil
+	return &Server{grpc: s, service: service}, nil
 }
 
 // Serve answers calls on l until ctx ends. It then lets calls in flight finish for a few seconds,
-// cancels what is left, waits for it, and returns nil. It closes l.
+// cancels what is left, waits for it, and returns nil. It closes l. It may be called once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ended := make(chan error, 1)
 	go func() { ended <- s.grpc.Serve(l) }()
@@ -94,6 +105,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve CRI: %w", err)
 	case <-ctx.Done():
 	}
+	close(s.service.ending)
+	defer s.service.senders.Wait()
 	hurry := time.AfterFunc(drainLimit, s.grpc.Stop)
 	s.grpc.GracefulStop()
 	if !hurry.Stop() {
@@ -109,5 +122,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 type runtimeService struct {
 	runtime.UnimplementedRuntimeServiceServer
 	Deps
-	config string // JSON
+	config  string         // JSON
+	ending  chan struct{}  // closed when the server ends: streams that would last for ever end then
+	senders sync.WaitGroup // of events
 }

@@ -84,19 +84,6 @@ func TestPrefixStandsFirst(t *testing.T) {
 	}
 }
 
-func TestUnimplementedIsSaid(t *testing.T) {
-	w := started(t)
-	_, err := w.Attach(t.Context(), &runtime.AttachRequest{})
-	wantCode(t, err, codes.Unimplemented, "Attach")
-	_, err = w.UpdatePodSandboxResources(t.Context(), &runtime.UpdatePodSandboxResourcesRequest{})
-	wantCode(t, err, codes.Unimplemented, "UpdatePodSandboxResources")
-	events, err := w.GetContainerEvents(t.Context(), &runtime.GetEventsRequest{})
-	if err == nil {
-		_, err = events.Recv()
-	}
-	wantCode(t, err, codes.Unimplemented, "GetContainerEvents")
-}
-
 func TestPanicEndsOnlyItsCall(t *testing.T) {
 	w := started(t)
 	w.pods.panics = true

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
 const (
@@ -31,7 +33,7 @@ func (s *runtimeService) Status(_ context.Context, r *runtime.StatusRequest) (*r
 			condition(runtime.RuntimeReady, "RuntimeNotReady", s.Healthy()),
 			condition(runtime.NetworkReady, "NetworkPluginNotReady", s.Network.Ready()),
 		}},
-		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true},
+		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 	}
 	for _, h := range s.Handlers {
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{
@@ -74,6 +76,35 @@ func (s *runtimeService) UpdateRuntimeConfig(_ context.Context, r *runtime.Updat
 		return nil, fmt.Errorf("runtime_config.network_config.pod_cidr: %w", err)
 	}
 	return &runtime.UpdateRuntimeConfigResponse{}, nil
+}
+
+// checkMaps refuses ID-mapped mounts where the handler cannot make them; they are never left out.
+func (s *runtimeService) checkMaps(f *faults, field, handler string) {
+	for _, h := range s.Handlers {
+		if h.Name == handler && !h.UserNamespaces {
+			f.lacking = append(f.lacking, fmt.Sprintf("%s is not supported by runtime handler %q: %s", field, handler, h.LacksUserNamespaces))
+		}
+	}
+}
+
+// checkMounts refuses mounts that the handler cannot make.
+func (s *runtimeService) checkMounts(f *faults, mounts []pod.Mount, handler string) error {
+	for i, m := range mounts {
+		if len(m.UIDs) > 0 && m.Image == "" { // an image is mapped by us
+			s.checkMaps(f, fmt.Sprintf("config.mounts[%d].uidMappings", i), handler)
+		}
+	}
+	if err := f.err(); err != nil {
+		return err
+	}
+	for i, m := range mounts {
+		for _, h := range s.Handlers {
+			if m.RecursiveReadonly && h.Name == handler && !h.RecursiveReadOnly {
+				return fmt.Errorf("config.mounts[%d].recursive_read_only: runtime handler %q: %w", i, handler, errRRO)
+			}
+		}
+	}
+	return nil
 }
 
 func (s *runtimeService) checkHandler(f *faults, name string) {

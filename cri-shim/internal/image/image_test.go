@@ -82,7 +82,7 @@ func (f *fixture) reopen() {
 // image makes an image of n layers that differ from those of another seed.
 func (f *fixture) image(seed string, n int) v1.Image {
 	f.t.Helper()
-	img := v1.Image(empty.Image)
+	img := empty.Image
 	for i := range n {
 		layer, err := images.Layer(images.File{Path: "dir/", Mode: 0o755}, images.File{Path: fmt.Sprintf("dir/%d", i), Mode: 0o644, Data: []byte(strings.Repeat(seed, 5000))})
 		if err != nil {

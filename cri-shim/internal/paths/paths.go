@@ -51,7 +51,7 @@ func (l Layout) Images() string { return filepath.Join(l.Root, "images") }
 // CNICache is libcni's cache of results.
 func (l Layout) CNICache() string { return filepath.Join(l.Root, "cni") }
 
-// Namespaces holds the pinned namespaces of a sandbox: net, ipc, uts and pid.
+// Namespaces holds the pinned namespaces of a sandbox: net, ipc, uts, pid and user.
 func (l Layout) Namespaces(sandbox string) string { return filepath.Join(l.State, "ns", sandbox) }
 
 // Shared holds what the containers of a sandbox share: resolv.conf, hosts, hostname, shm.
@@ -69,6 +69,9 @@ func (l Layout) Monitor() string { return filepath.Join(l.State, "monitor") }
 
 // MonitorSocket is where cri-monitor listens.
 func (l Layout) MonitorSocket() string { return filepath.Join(l.Monitor(), "monitor.sock") }
+
+// SessionSocket is where cri-monitor hands out streams.
+func (l Layout) SessionSocket() string { return filepath.Join(l.Monitor(), "streams.sock") }
 
 // RuncRoot is the state directory given to the OCI runtime.
 func (l Layout) RuncRoot() string { return filepath.Join(l.State, "runc") }

@@ -38,6 +38,8 @@ type Namespaces struct {
 	IPC     NamespaceMode `json:"ipc"`
 	// Target is the container whose PID namespace is joined when PID is ModeTarget.
 	Target ID `json:"target,omitempty"`
+	// User is the pod's user namespace; nil is the host's.
+	User *UserNamespace `json:"user,omitempty"`
 }
 
 // NamespaceMode is the sharing of one namespace, in the words of the CRI.
@@ -79,6 +81,7 @@ type ContainerConfig struct {
 	Env                []EnvVar          `json:"env,omitempty"`
 	Mounts             []Mount           `json:"mounts,omitempty"`
 	Devices            []Device          `json:"devices,omitempty"`
+	CDIDevices         []string          `json:"cdiDevices,omitempty"` // vendor.com/class=name
 	Labels             map[string]string `json:"labels,omitempty"`
 	Annotations        map[string]string `json:"annotations,omitempty"`
 	LogPath            string            `json:"logPath,omitempty"` // relative to the sandbox's log directory
@@ -108,6 +111,14 @@ type Mount struct {
 	RecursiveReadonly bool        `json:"recursiveReadonly,omitempty"`
 	SELinuxRelabel    bool        `json:"selinuxRelabel,omitempty"`
 	Propagation       Propagation `json:"propagation,omitempty"` // empty: private
+	// Image is a reference to an image that is mounted in the place of HostPath; SubPath is a path in it.
+	Image   string `json:"image,omitempty"`
+	SubPath string `json:"subPath,omitempty"`
+	// UIDs and GIDs are the ID mapping of the mount; empty: files keep the owners that they have on the host.
+	UIDs []IDMapping `json:"uids,omitempty"`
+	GIDs []IDMapping `json:"gids,omitempty"`
+	// Options are of noexec, nodev and nosuid.
+	Options []string `json:"options,omitempty"`
 }
 
 // Propagation of a mount, in the words of mount_namespaces(7).

@@ -46,17 +46,16 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, sandbox ID
 		return "", err
 	}
 	op.at("looking up its image")
-	img, err := m.Images.Acquire(cfg.Image, c.ID)
+	images, err := m.acquireImages(&c)
 	if err != nil {
-		return "", fmt.Errorf("image %.256q: %w", cfg.Image, err)
+		return "", err
 	}
-	c.ImageID = img.ID
 	if err := m.table.addContainer(c); err != nil {
-		return "", errors.Join(err, m.Images.Release(img.ID, c.ID))
+		return "", errors.Join(err, m.releaseImages(c))
 	}
 	// Crash from here on: recovery sees Creating and tears the container down by its id.
 	op.at("preparing its root file system")
-	effective, cgroup, err := m.Bundles.Prepare(ctx, s, c, img)
+	effective, cgroup, err := m.Bundles.Prepare(ctx, s, c, images)
 	if err == nil {
 		_, err = m.readySandbox(sandbox) // it may have been stopped meanwhile
 	}
@@ -169,6 +168,9 @@ func (c *Container) started(p Process, now time.Time) {
 	}
 }
 
+// reasonStartError is the reason of containers whose process never ran.
+const reasonStartError = "StartError"
+
 // failedStart makes sure that nothing runs and moves the record to its end. When that cannot be made
 // sure the record stays Starting, which Stop, Remove and recovery know how to end.
 func (m *Manager) failedStart(ctx context.Context, id ID, cause error) error {
@@ -179,7 +181,7 @@ func (m *Manager) failedStart(ctx context.Context, id ID, cause error) error {
 	}
 	_, err := m.table.changeContainer(id, func(c *Container) {
 		c.exit(Exit{Code: 128, FinishedAt: m.Now()})
-		c.Reason, c.Message = "StartError", cause.Error()
+		c.Reason, c.Message = reasonStartError, cause.Error()
 	})
 	return err
 }
@@ -220,7 +222,7 @@ func (m *Manager) teardownContainer(ctx context.Context, id ID) error {
 		// The files stay: something may still run on them.
 		return fmt.Errorf("end container: %w", err)
 	}
-	err = errors.Join(m.Bundles.Remove(ctx, c.SandboxID, id), m.Images.Release(c.ImageID, id))
+	err = errors.Join(m.Bundles.Remove(ctx, c.SandboxID, id), m.releaseImages(c))
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}

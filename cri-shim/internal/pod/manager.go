@@ -57,7 +57,7 @@ func New(d Deps) (*Manager, error) {
 	}
 	base, cancel := context.WithCancel(context.Background())
 	return &Manager{
-		Deps: d, table: newTable(d.Store), ops: newOperations(base), locks: newKeyedLock(),
+		Deps: d, table: newTable(d.Store, d.Now), ops: newOperations(base), locks: newKeyedLock(),
 		cancel: cancel, recovered: make(chan struct{}),
 	}, nil
 }

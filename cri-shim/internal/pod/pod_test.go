@@ -90,7 +90,7 @@ func TestCrashAnywhere(t *testing.T) {
 		if err := story(m); err == nil {
 			t.Errorf("crash at %d: the story ended well", k)
 		}
-		m = w.start(t)
+		w.start(t)
 		if left := w.leftovers(); len(left) != 0 {
 			t.Errorf("crash at %d: after recovery nobody explains: %v", k, left)
 		}

@@ -80,7 +80,10 @@ type Bundles interface {
 	// PrepareInit writes the bundle of the process that holds a shared PID namespace.
 	PrepareInit(context.Context, Sandbox) error
 	// Prepare mounts the root file system and writes config.json.
-	Prepare(context.Context, Sandbox, Container, Image) (Effective, string, error)
+	Prepare(context.Context, Sandbox, Container, ContainerImages) (Effective, string, error)
+	// SetLimits writes the limits into config.json and returns what an update of a running container is to
+	// be told: linux.resources of the OCI runtime specification, as JSON.
+	SetLimits(context.Context, Container, Resources) ([]byte, error)
 	// Remove undoes Prepare, RemoveSandbox the other two; absent is success.
 	Remove(ctx context.Context, sandbox, container ID) error
 	RemoveSandbox(context.Context, ID) error
@@ -135,6 +138,9 @@ type Runtime interface {
 	// Exec runs a command. When the timeout passes, the command and all it started are killed
 	// first, and the error is context.DeadlineExceeded.
 	Exec(context.Context, ExecSpec) (ExecResult, error)
+	// Update changes the limits of a running container to resources, which is linux.resources of the OCI
+	// runtime specification as JSON. All of it holds afterwards, or nothing has changed.
+	Update(ctx context.Context, id ID, resources []byte) error
 	// ReopenLog opens the log file anew after it was renamed. No line is lost.
 	ReopenLog(context.Context, ID) error
 	// List returns every container that was started and not deleted.

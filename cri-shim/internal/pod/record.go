@@ -33,6 +33,9 @@ type Sandbox struct {
 	// Attached is set before the network is asked for and cleared when it was given back.
 	Attached bool          `json:"attached,omitempty"`
 	Network  NetworkResult `json:"network"`
+	// Overhead and Resources are the limits of the whole pod, as they were told last; the kubelet applies them.
+	Overhead  *Resources `json:"overhead,omitempty"`
+	Resources *Resources `json:"resources,omitempty"`
 	// InitPID is the process that holds a shared PID namespace; 0 when there is none.
 	InitPID int `json:"initPID,omitempty"`
 }
@@ -54,7 +57,10 @@ type Container struct {
 	State     State           `json:"state"`
 	BootID    string          `json:"bootID"`
 
-	ImageID    string    `json:"imageID"` // the one image id that every API shows
+	ImageID string `json:"imageID"` // the one image id that every API shows
+	// VolumeImageIDs are the images that it mounts, but for its own.
+	VolumeImageIDs []string `json:"volumeImageIDs,omitempty"`
+
 	CreatedAt  time.Time `json:"createdAt"`
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	PID        int       `json:"pid,omitempty"`
@@ -66,6 +72,19 @@ type Container struct {
 	StopSent   bool      `json:"stopSent,omitempty"`
 	TargetPID  int       `json:"targetPID,omitempty"`  // first process of the container whose PID namespace is joined
 	CgroupPath string    `json:"cgroupPath,omitempty"` // as in config.json: a path, or slice:prefix:name
+
+	// Updated are the limits after the last UpdateContainer; nil while those of Config hold. Updating are
+	// the limits that an update in flight is about to set.
+	Updated  *Resources `json:"updated,omitempty"`
+	Updating *Resources `json:"updating,omitempty"`
+}
+
+// Limits are the limits that hold.
+func (c Container) Limits() Resources {
+	if c.Updated != nil {
+		return *c.Updated
+	}
+	return c.Config.Resources
 }
 
 // Effective is what the bundle settled on after reading the image.

@@ -111,8 +111,11 @@ func (m *Manager) recoverContainer(c Container, now seen) {
 		})
 		return
 	}
-	if _, err := m.Images.Acquire(c.ImageID, c.ID); err != nil {
-		log.Warn("hold the image of a container", "image", c.ImageID, "err", err)
+	if err := m.holdImages(c); err != nil {
+		log.Warn("hold the images of a container", "err", err)
+	}
+	if c.Updating != nil {
+		m.ops.background(func(ctx context.Context) { m.finishUpdate(ctx, c.ID) })
 	}
 	if v == keep {
 		return

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -26,12 +27,14 @@ type table struct {
 	// and no reader takes it.
 	writing *keyedLock
 
+	events *feed
+
 	mu    sync.Mutex
 	ended map[ID]chan struct{} // guarded by mu; closed when a container is Exited
 }
 
-func newTable(store Store) *table {
-	t := &table{store: store, writing: newKeyedLock(), ended: make(map[ID]chan struct{})}
+func newTable(store Store, now func() time.Time) *table {
+	t := &table{store: store, writing: newKeyedLock(), events: newFeed(now), ended: make(map[ID]chan struct{})}
 	t.view.Store(&view{sandboxes: map[ID]Sandbox{}, containers: map[ID]Container{}})
 	return t
 }
@@ -100,7 +103,11 @@ func (t *table) changeSandbox(id ID, f func(*Sandbox)) (Sandbox, error) {
 	if now.State != was.State && !CanMove(was.State, now.State) {
 		return was, fmt.Errorf("sandbox %s: from %s to %s: %w", id, was.State, now.State, errdefs.ErrFailedPrecondition)
 	}
-	return now, t.addSandbox(now)
+	if err := t.addSandbox(now); err != nil {
+		return now, err
+	}
+	t.tellSandbox(was, now)
+	return now, nil
 }
 
 // changeContainer is changeSandbox for containers; it also wakes those who wait for the end.
@@ -126,6 +133,7 @@ func (t *table) changeContainer(id ID, f func(*Container)) (Container, error) {
 	// An end is a fact of the outside: it is shown even when it cannot be written here. The
 	// runtime keeps it until Delete, so that recovery learns it again.
 	t.publish(func(v *view) { v.containers[id] = now })
+	t.tellContainer(was, now)
 	if now.State == Exited {
 		t.wake(id)
 	}
@@ -136,7 +144,9 @@ func (t *table) dropSandbox(id ID) error {
 	if err := t.store.DeleteSandbox(id); err != nil {
 		return fmt.Errorf("forget sandbox %s: %w", id, err)
 	}
+	was, _ := t.sandbox(id)
 	t.publish(func(v *view) { delete(v.sandboxes, id) })
+	t.tellSandboxGone(was)
 	return nil
 }
 
@@ -144,7 +154,9 @@ func (t *table) dropContainer(sandbox, id ID) error {
 	if err := t.store.DeleteContainer(sandbox, id); err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}
+	was, _ := t.container(id)
 	t.publish(func(v *view) { delete(v.containers, id) })
+	t.tellContainerGone(was)
 	t.wake(id)
 	return nil
 }

@@ -32,8 +32,10 @@ type world struct {
 	procs      map[ID]*Process
 	attached   map[ID]bool
 	pinned     map[ID]bool
-	files      map[ID]bool // bundles and shared files by owner
-	images     map[ID]string
+	files      map[ID]bool            // bundles and shared files by owner
+	images     map[ID]map[string]bool // by owner
+	specs      map[ID]Resources       // in config.json
+	limits     map[ID]string          // of running containers
 	signals    []string
 	watcher    func(ID, Exit)
 	deaf       bool // the process ignores its stop signal
@@ -45,7 +47,8 @@ func newWorld() *world {
 	return &world{
 		fail: map[string]error{}, block: map[string]chan struct{}{},
 		sandboxes: map[ID]Sandbox{}, containers: map[ID]Container{}, procs: map[ID]*Process{},
-		attached: map[ID]bool{}, pinned: map[ID]bool{}, files: map[ID]bool{}, images: map[ID]string{}, nextPID: 100,
+		attached: map[ID]bool{}, pinned: map[ID]bool{}, files: map[ID]bool{}, images: map[ID]map[string]bool{},
+		specs: map[ID]Resources{}, limits: map[ID]string{}, nextPID: 100,
 	}
 }
 
@@ -164,7 +167,7 @@ func (w *world) Load() (ss []Sandbox, cs []Container, bad []error, err error) {
 	for _, c := range w.containers {
 		cs = append(cs, c)
 	}
-	w.images = map[ID]string{} // holds are in memory: a restart forgets them
+	w.images = map[ID]map[string]bool{} // holds are in memory: a restart forgets them
 	return ss, cs, nil, nil
 }
 
@@ -174,12 +177,23 @@ func (i worldImages) Acquire(ref string, owner ID) (Image, error) {
 	if ref == "missing" {
 		return Image{}, errdefs.ErrNotFound
 	}
-	i.w.set(func() { i.w.images[owner] = ref })
+	i.w.set(func() {
+		if i.w.images[owner] == nil {
+			i.w.images[owner] = map[string]bool{}
+		}
+		i.w.images[owner][ref] = true
+	})
 	return Image{ID: ref}, nil
 }
 
-func (i worldImages) Release(_ string, owner ID) error {
-	return i.w.effect("release image", func() error { delete(i.w.images, owner); return nil })
+func (i worldImages) Release(id string, owner ID) error {
+	return i.w.effect("release image", func() error {
+		delete(i.w.images[owner], id)
+		if len(i.w.images[owner]) == 0 {
+			delete(i.w.images, owner)
+		}
+		return nil
+	})
 }
 
 type worldNetwork struct{ w *world }
@@ -222,7 +236,7 @@ func (b worldBundles) PrepareInit(_ context.Context, s Sandbox) error {
 	return b.hold("prepare init", s.ID)
 }
 
-func (b worldBundles) Prepare(_ context.Context, _ Sandbox, c Container, _ Image) (Effective, string, error) {
+func (b worldBundles) Prepare(_ context.Context, _ Sandbox, c Container, _ ContainerImages) (Effective, string, error) {
 	return Effective{StopSignal: "SIGTERM"}, "/cg", b.hold("prepare", c.ID)
 }
 
@@ -310,4 +324,13 @@ func (r worldRuntime) Watch(ctx context.Context, f func(ID, Exit)) error {
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+func (b worldBundles) SetLimits(_ context.Context, c Container, r Resources) ([]byte, error) {
+	err := b.w.effect("set limits", func() error { b.w.specs[c.ID] = r; return nil })
+	return fmt.Appendf(nil, "%+v", r), err
+}
+
+func (r worldRuntime) Update(_ context.Context, id ID, resources []byte) error {
+	return r.w.effect("update", func() error { r.w.limits[id] = string(resources); return nil })
 }

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -21,6 +20,7 @@ import (
 
 	"github.com/podwright/podwright/cri-shim/internal/paths"
 	"github.com/podwright/podwright/cri-shim/internal/pod"
+	"github.com/podwright/podwright/cri-shim/internal/thread"
 )
 
 // kind is one namespace that can be pinned: its file name here and in /proc/pid/ns, and its clone flag.
@@ -34,6 +34,7 @@ var (
 	ipc     = kind{"ipc", unix.CLONE_NEWIPC}
 	uts     = kind{"uts", unix.CLONE_NEWUTS}
 	pid     = kind{"pid", unix.CLONE_NEWPID}
+	user    = kind{"user", unix.CLONE_NEWUSER}
 )
 
 // Pinner implements pod.Pinner.
@@ -65,6 +66,9 @@ func kindsOf(s pod.Sandbox) []kind {
 	if !s.HostIPC() {
 		out = append(out, ipc)
 	}
+	if s.Config.Namespaces.User != nil {
+		out = append(out, user)
+	}
 	return out
 }
 
@@ -92,13 +96,11 @@ func (p *Pinner) Pin(ctx context.Context, s pod.Sandbox) error {
 	if err := os.MkdirAll(p.layout.Namespaces(string(s.ID)), 0o711); err != nil {
 		return fmt.Errorf("make the namespace directory: %w", err)
 	}
-	done := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it dies with the goroutine and takes its namespaces along.
-		runtime.LockOSThread()
-		done <- p.build(s, kinds)
-	}()
-	if err := <-done; err != nil {
+	build := p.build
+	if s.Config.Namespaces.User != nil {
+		build = p.buildMapped
+	}
+	if err := thread.Scratch(func() error { return build(s, kinds) }); err != nil {
 		return errors.Join(err, p.Unpin(s.ID))
 	}
 	return ctx.Err()
@@ -113,24 +115,44 @@ func (p *Pinner) build(s pod.Sandbox, kinds []kind) error {
 	if err := unix.Unshare(flags); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
-	if !s.HostNetwork() {
-		if err := raiseLoopback(); err != nil {
-			return err
-		}
-		if name := s.Config.Hostname; name != "" {
-			if err := unix.Sethostname([]byte(name)); err != nil {
-				return fmt.Errorf("set hostname %q: %w", name, err)
-			}
+	if err := fitOut(s); err != nil {
+		return err
+	}
+	if err := setSysctls(sysctlsOf(s)); err != nil {
+		return err
+	}
+	return p.pinAll(s.ID, kinds, "/proc/thread-self/ns/")
+}
+
+// fitOut sets what is set by calls in the thread's namespaces.
+func fitOut(s pod.Sandbox) error {
+	if s.HostNetwork() {
+		return nil
+	}
+	if err := raiseLoopback(); err != nil {
+		return err
+	}
+	if name := s.Config.Hostname; name != "" {
+		if err := unix.Sethostname([]byte(name)); err != nil {
+			return fmt.Errorf("set hostname %q: %w", name, err)
 		}
 	}
-	for key, value := range sysctlsOf(s) {
+	return nil
+}
+
+func setSysctls(values map[string]string) error {
+	for key, value := range values {
 		path := "/proc/sys/" + strings.ReplaceAll(key, ".", "/")
 		if err := os.WriteFile(path, []byte(value), 0); err != nil {
 			return fmt.Errorf("sysctl %s=%q: %w: %w", key, value, err, errdefs.ErrInvalidArgument)
 		}
 	}
+	return nil
+}
+
+func (p *Pinner) pinAll(id pod.ID, kinds []kind, from string) error {
 	for _, k := range kinds {
-		if err := pin("/proc/thread-self/ns/"+k.name, p.file(s.ID, k)); err != nil {
+		if err := pin(from+k.name, p.file(id, k)); err != nil {
 			return err
 		}
 	}
@@ -152,7 +174,7 @@ func (p *Pinner) PinPID(id pod.ID, process int) error {
 // Unpin implements pod.Pinner.
 func (p *Pinner) Unpin(id pod.ID) error {
 	var faults []error
-	for _, k := range []kind{network, ipc, uts, pid} {
+	for _, k := range []kind{network, ipc, uts, pid, user} {
 		path := p.file(id, k)
 		for { // a crash between bind and check may have pinned twice
 			err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)

@@ -23,9 +23,17 @@ import (
 )
 
 // volumes looks the sources of mounts up on the host.
-func (m *Maker) volumes(mounts []pod.Mount) ([]bundle.Volume, error) {
-	out := make([]bundle.Volume, 0, len(mounts))
-	for _, v := range mounts {
+func (m *Maker) volumes(s pod.Sandbox, c pod.Container, images map[string]pod.Image) ([]bundle.Volume, error) {
+	out := make([]bundle.Volume, 0, len(c.Config.Mounts))
+	for i, v := range c.Config.Mounts {
+		if v.Image != "" {
+			volume, err := m.imageVolume(s, c.ID, i, v, images[v.Image])
+			if err != nil {
+				return nil, fmt.Errorf("mount at %.200q: image %.200q: %w: %w", v.ContainerPath, v.Image, pod.ErrImageVolume, err)
+			}
+			out = append(out, volume)
+			continue
+		}
 		source, err := filepath.EvalSymlinks(v.HostPath)
 		if errors.Is(err, fs.ErrNotExist) && m.opt.MakeMissingSources {
 			if err = os.MkdirAll(v.HostPath, 0o755); err == nil {
@@ -71,7 +79,7 @@ func (m *Maker) volumeDir(sandbox, id pod.ID) string {
 
 // anonymous makes a directory for each VOLUME of the image that the request does not cover, with the content
 // that the image has there.
-func (m *Maker) anonymous(r *root, sandbox pod.ID, c pod.Container, img pod.Image) ([]bundle.Volume, error) {
+func (m *Maker) anonymous(r *root, s pod.Sandbox, c pod.Container, img pod.Image) ([]bundle.Volume, error) {
 	var out []bundle.Volume
 	var asked []string
 	for _, v := range c.Config.Mounts {
@@ -89,8 +97,9 @@ func (m *Maker) anonymous(r *root, sandbox pod.ID, c pod.Container, img pod.Imag
 		if path == "/" || path == "/proc" || path == "/sys" || path == "/dev" {
 			return nil, fmt.Errorf("the image's VOLUME %q: cannot be a volume: %w", path, errdefs.ErrInvalidArgument)
 		}
-		dir := filepath.Join(m.volumeDir(sandbox, c.ID), strconv.Itoa(i))
-		if err := r.copyOut(path, dir); err != nil {
+		dir := filepath.Join(m.volumeDir(s.ID, c.ID), strconv.Itoa(i))
+		uid, gid := s.Root()
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chown(dir, uid, gid), r.copyOut(path, dir)); err != nil {
 			return nil, fmt.Errorf("the image's VOLUME %q: %w", path, err)
 		}
 		out = append(out, bundle.Volume{Mount: pod.Mount{ContainerPath: path}, Source: dir})
@@ -101,9 +110,6 @@ func (m *Maker) anonymous(r *root, sandbox pod.ID, c pod.Container, img pod.Imag
 // copyOut copies a directory of the image. It is opened inside the root, so that a link cannot make it a copy
 // of the host's (CVE-2022-23648); the copy itself does not follow links.
 func (r *root) copyOut(path, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	f, err := r.open(path, unix.O_PATH|unix.O_DIRECTORY)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil

@@ -15,7 +15,7 @@ import (
 func mountOverlay(target string, layers []string, upper, work string) error {
 	top := slices.Clone(layers)
 	slices.Reverse(top) // the kernel wants the uppermost first
-	options := "volatile,lowerdir=" + strings.Join(top, ":") + ",upperdir=" + upper + ",workdir=" + work
+	options := overlayOptions(top, upper, work)
 	var err error
 	if len(options) < os.Getpagesize() {
 		err = unix.Mount("overlay", target, "overlay", 0, options)
@@ -26,6 +26,15 @@ func mountOverlay(target string, layers []string, upper, work string) error {
 		return fmt.Errorf("mount overlay of %d layers at %s: %w", len(layers), target, err)
 	}
 	return nil
+}
+
+// overlayOptions are for layers with the uppermost first. Without an upper directory the mount is read-only.
+func overlayOptions(top []string, upper, work string) string {
+	lower := "lowerdir=" + strings.Join(top, ":")
+	if upper == "" {
+		return lower
+	}
+	return "volatile," + lower + ",upperdir=" + upper + ",workdir=" + work
 }
 
 // mountManyLayers hands the layers over one by one: mount(2) takes a page of options (lowerdir+ is Linux 6.5).
@@ -40,9 +49,11 @@ func mountManyLayers(target string, top []string, upper, work string) error {
 			return fmt.Errorf("layer %s: %w", dir, err)
 		}
 	}
-	err = errors.Join(unix.FsconfigSetString(fd, "upperdir", upper), unix.FsconfigSetString(fd, "workdir", work), unix.FsconfigSetFlag(fd, "volatile"))
-	if err != nil {
-		return err
+	if upper != "" {
+		err = errors.Join(unix.FsconfigSetString(fd, "upperdir", upper), unix.FsconfigSetString(fd, "workdir", work), unix.FsconfigSetFlag(fd, "volatile"))
+		if err != nil {
+			return err
+		}
 	}
 	if err := unix.FsconfigCreate(fd); err != nil {
 		return err

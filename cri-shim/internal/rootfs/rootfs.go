@@ -36,6 +36,13 @@ type Options struct {
 	// MakeMissingSources makes a directory where the source of a mount is missing. The CRI says that it is an
 	// error; containerd and CRI-O make it.
 	MakeMissingSources bool
+	// Devices knows the devices that vendors describe in files; nil is none.
+	Devices Injector
+}
+
+// Injector adds devices to a configuration by their names. A name it does not know is ErrInvalidArgument.
+type Injector interface {
+	Inject(spec *specs.Spec, names []string) error
 }
 
 // Maker implements pod.Bundles.
@@ -53,7 +60,8 @@ func New(opt Options) (*Maker, error) {
 }
 
 // Prepare implements pod.Bundles.
-func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, img pod.Image) (eff pod.Effective, cgroup string, err error) {
+func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, images pod.ContainerImages) (eff pod.Effective, cgroup string, err error) {
+	img := images.Root
 	if c.Config.Privileged && !s.Config.Privileged {
 		return eff, "", fmt.Errorf("privileged: the container's sandbox is not privileged: %w", errdefs.ErrInvalidArgument)
 	}
@@ -68,16 +76,21 @@ func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, img
 			err = errors.Join(err, m.Remove(context.WithoutCancel(ctx), s.ID, c.ID))
 		}
 	}()
-	if err := m.mountRoot(s.ID, c.ID, img.Layers); err != nil {
+	if err := m.mountRoot(s, c.ID, img.Layers); err != nil {
 		return eff, "", err
 	}
-	in, err := m.input(s, c, img)
+	in, err := m.input(s, c, images)
 	if err != nil {
 		return eff, "", err
 	}
 	spec, err := bundle.Spec(in)
 	if err != nil {
 		return eff, "", err
+	}
+	if m.opt.Devices != nil {
+		if err := m.opt.Devices.Inject(spec, c.Config.CDIDevices); err != nil {
+			return eff, "", err
+		}
 	}
 	if err := writeSpec(m.opt.Layout.Bundle(string(c.ID)), spec); err != nil {
 		return eff, "", err
@@ -87,7 +100,8 @@ func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, img
 }
 
 // input looks up what config.json depends on.
-func (m *Maker) input(s pod.Sandbox, c pod.Container, img pod.Image) (bundle.Input, error) {
+func (m *Maker) input(s pod.Sandbox, c pod.Container, images pod.ContainerImages) (bundle.Input, error) {
+	img := images.Root
 	in := bundle.Input{
 		Sandbox: s, Container: c, Image: img,
 		Facts: m.opt.Facts, Layout: m.opt.Layout, Cgroups: m.opt.Cgroups,
@@ -100,10 +114,10 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, img pod.Image) (bundle.Inp
 	if in.User, err = root.user(c.Config.Security, img.Config.User); err != nil {
 		return in, err
 	}
-	if in.Volumes, err = m.volumes(c.Config.Mounts); err != nil {
+	if in.Volumes, err = m.volumes(s, c, images.Volumes); err != nil {
 		return in, err
 	}
-	if in.Anonymous, err = m.anonymous(root, s.ID, c, img); err != nil {
+	if in.Anonymous, err = m.anonymous(root, s, c, img); err != nil {
 		return in, err
 	}
 	if in.Devices, in.Rules, err = devices(c.Config); err != nil {
@@ -118,15 +132,15 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, img pod.Image) (bundle.Inp
 }
 
 // mountRoot mounts the image's layers under the container's writable one.
-func (m *Maker) mountRoot(sandbox, id pod.ID, layers []string) error {
-	l := m.opt.Layout
+func (m *Maker) mountRoot(s pod.Sandbox, id pod.ID, layers []string) error {
+	l, sandbox := m.opt.Layout, s.ID
 	rootfs := l.Rootfs(string(id))
 	upper, work := l.Upper(string(sandbox), string(id)), l.Work(string(sandbox), string(id))
 	for _, dir := range []struct {
 		path string
 		mode fs.FileMode
 	}{{rootfs, 0o711}, {upper, 0o755}, {work, 0o711}} {
-		if err := os.MkdirAll(filepath.Dir(dir.path), 0o711); err != nil {
+		if err := makePrivate(filepath.Dir(dir.path), s); err != nil {
 			return fmt.Errorf("make the root file system: %w", err)
 		}
 		if err := os.Mkdir(dir.path, dir.mode); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -136,7 +150,26 @@ func (m *Maker) mountRoot(sandbox, id pod.ID, layers []string) error {
 	if len(layers) == 0 {
 		return fmt.Errorf("image has no layers: %w", errdefs.ErrInvalidArgument)
 	}
-	return mountOverlay(rootfs, layers, upper, work)
+	if s.Config.Namespaces.User == nil {
+		return mountOverlay(rootfs, layers, upper, work)
+	}
+	uid, gid := s.Root()
+	if err := os.Chown(upper, uid, gid); err != nil {
+		return fmt.Errorf("make the root file system: %w", err)
+	}
+	return mountMapped(rootfs, layers, upper, work, m.userns(s))
+}
+
+// makePrivate makes a directory on the way to files of a container, through which no other user of the host comes:
+// a setuid program of an image must not be theirs to run (CVE-2021-41103). A pod's root does, where it is another
+// than ours: it mounts what is below.
+func makePrivate(dir string, s pod.Sandbox) error {
+	mode := fs.FileMode(0o700)
+	_, gid := s.Root()
+	if gid != 0 {
+		mode = 0o710
+	}
+	return errors.Join(os.MkdirAll(dir, 0o711), os.Chown(dir, 0, gid), os.Chmod(dir, mode))
 }
 
 func writeSpec(dir string, spec *specs.Spec) error {
@@ -165,7 +198,7 @@ func (m *Maker) Remove(_ context.Context, sandbox, id pod.ID) error {
 
 func (m *Maker) removeBundle(id pod.ID) error {
 	dir := m.opt.Layout.Bundle(string(id))
-	if err := unmount(m.opt.Layout.Rootfs(string(id))); err != nil {
+	if err := errors.Join(unmount(m.opt.Layout.Rootfs(string(id))), m.unmountImages(id)); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -181,19 +214,18 @@ func (m *Maker) PrepareInit(_ context.Context, s pod.Sandbox) error {
 		return err
 	}
 	rootfs := m.opt.Layout.Rootfs(string(s.ID))
-	if err := os.MkdirAll(filepath.Join(rootfs, "proc"), 0o755); err != nil {
+	if err := errors.Join(makePrivate(filepath.Dir(rootfs), s), os.MkdirAll(filepath.Join(rootfs, "proc"), 0o755)); err != nil {
 		return fmt.Errorf("make the root of the init: %w", err)
 	}
+	uid, gid := s.Root()                         // makes the device nodes in dev
 	for _, dir := range []string{"dev", "sys"} { // the OCI runtime insists on them
-		if err := os.MkdirAll(filepath.Join(rootfs, dir), 0o755); err != nil {
+		path := filepath.Join(rootfs, dir)
+		if err := errors.Join(os.MkdirAll(path, 0o755), os.Chown(path, uid, gid)); err != nil {
 			return fmt.Errorf("make the root of the init: %w", err)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(rootfs, "pause"), binary, 0o755); err != nil {
 		return fmt.Errorf("write the init: %w", err)
-	}
-	if err := os.Chmod(filepath.Dir(rootfs), 0o711); err != nil {
-		return err
 	}
 	spec, err := bundle.InitSpec(s, m.opt.Facts, m.opt.Layout, m.opt.Cgroups)
 	if err != nil {

@@ -126,7 +126,7 @@ func container(id pod.ID, script string) pod.Container {
 // run prepares a container, runs it to its end on the real runtime, and returns its output.
 func (h *host) run(s pod.Sandbox, c pod.Container, img pod.Image) string {
 	h.t.Helper()
-	if _, _, err := h.m.Prepare(h.t.Context(), s, c, img); err != nil {
+	if _, _, err := h.m.Prepare(h.t.Context(), s, c, pod.ContainerImages{Root: img}); err != nil {
 		h.t.Fatal(err)
 	}
 	defer func() {
@@ -280,7 +280,7 @@ func TestBadInputLeavesNothing(t *testing.T) {
 			c := container("bad", "true")
 			img := h.image(nil)
 			change(&c.Config, &img.Config)
-			_, _, err := h.m.Prepare(t.Context(), s, c, img)
+			_, _, err := h.m.Prepare(t.Context(), s, c, pod.ContainerImages{Root: img})
 			if !errors.Is(err, errdefs.ErrInvalidArgument) {
 				t.Errorf("got %v", err)
 			}
@@ -354,7 +354,7 @@ func TestManyLayers(t *testing.T) {
 		}
 		layers = append(layers, dir)
 	}
-	if err := h.m.mountRoot("s", "many", layers); err != nil {
+	if err := h.m.mountRoot(pod.Sandbox{ID: "s"}, "many", layers); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(filepath.Join(h.layout.Rootfs("many"), "top"))
@@ -373,7 +373,7 @@ func TestSpecHasNoPodAnnotations(t *testing.T) {
 	h.sandbox(s)
 	c := container("c5", "true")
 	c.Config.Annotations = map[string]string{"org.systemd.property.ExecStart": "x"}
-	if _, _, err := h.m.Prepare(t.Context(), s, c, h.image(nil)); err != nil {
+	if _, _, err := h.m.Prepare(t.Context(), s, c, pod.ContainerImages{Root: h.image(nil)}); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(filepath.Join(h.layout.Bundle("c5"), "config.json"))

@@ -45,8 +45,10 @@ func (m *Maker) PrepareSandbox(_ context.Context, s pod.Sandbox) error {
 			return err
 		}
 	}
+	uid, gid := s.Root()
 	for name, content := range map[string][]byte{"resolv.conf": resolv, "hostname": []byte(hostname + "\n"), "hosts": hosts} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, content, 0o644), os.Chown(path, uid, gid)); err != nil {
 			return fmt.Errorf("make the sandbox's files: %w", err)
 		}
 	}

@@ -170,7 +170,7 @@ func (r Runtime) await(ctx context.Context, pid int, done <-chan proc.Status, lo
 		<-messages
 		return nil
 	}
-	return classify(args[0], status, <-messages)
+	return r.classify(args[0], status, <-messages)
 }
 
 // readLog returns the error messages of a runtime's JSON log.
@@ -189,12 +189,16 @@ func readLog(r io.Reader) []string {
 }
 
 // classify makes an error of what the runtime said before it failed.
-func classify(verb string, status proc.Status, messages []string) error {
+func (r Runtime) classify(verb string, status proc.Status, messages []string) error {
 	text := strings.Join(messages, "; ")
 	if text == "" {
 		text = fmt.Sprintf("no message, exit code %d", status.Code)
 	}
 	text = string(bytes.ToValidUTF8([]byte(strings.Join(strings.Fields(text), " ")), []byte("?")))
+	if verb != "run" && strings.Contains(text, r.Root+"/") && strings.Contains(text, "No such file or directory") {
+		// crun's way to say that it has no state of the container
+		return fmt.Errorf("oci runtime %s: %s: %w", verb, text, errdefs.ErrNotFound)
+	}
 	for _, k := range []struct {
 		class error
 		says  []string
@@ -203,10 +207,13 @@ func classify(verb string, status proc.Status, messages []string) error {
 		{errdefs.ErrFailedPrecondition, []string{"cannot exec in a stopped", "container not running", "cannot exec a container that has stopped", "cannot delete container"}},
 	} {
 		for _, s := range k.says {
-			if strings.Contains(text, s) && !(verb == "run") {
+			if strings.Contains(text, s) && verb != "run" {
 				return fmt.Errorf("oci runtime %s: %s: %w", verb, text, k.class)
 			}
 		}
+	}
+	if verb == "update" {
+		return refusedUpdate(text)
 	}
 	if verb == "run" || verb == "exec" {
 		return fmt.Errorf("oci runtime %s: %s: %w", verb, text, ErrStart)

@@ -2,19 +2,21 @@
 // are there.
 //
 // Under podwright.test it serves: busybox:latest and busybox:1 (the same image), user:1000 (runs as uid 1000),
-// and corrupt:latest (its layer does not have the digest that its manifest says).
+// pause:latest (sleeps, for runtimes that need a process per pod), and corrupt:latest (its layer does not have the digest that its manifest says).
 package main
 
 import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/podwright/podwright/test/images"
 )
@@ -64,13 +66,33 @@ func push(r *images.Registry) error {
 	if err != nil {
 		return err
 	}
+	pause, err := images.Configure(busybox, func(c *v1.Config) { c.Cmd = []string{"sleep", "2147483647"} })
+	if err != nil {
+		return err
+	}
+	// A layer of its own: one that is there already is not fetched again.
+	layer, err := images.Layer(images.File{Path: "large", Mode: 0o644, Data: noise(64 << 10)})
+	if err != nil {
+		return err
+	}
+	corrupt, err := mutate.AppendLayers(busybox, layer)
+	if err != nil {
+		return err
+	}
 	for _, p := range []struct {
 		ref string
 		img v1.Image
-	}{{"busybox:latest", busybox}, {"busybox:1", busybox}, {"user:1000", user}, {"corrupt:latest", busybox}} {
+	}{{"busybox:latest", busybox}, {"busybox:1", busybox}, {"user:1000", user}, {"pause:latest", pause}, {"corrupt:latest", corrupt}} {
 		if _, err := r.Push(p.ref, p.img); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// noise does not compress, so that it stays as large in a layer.
+func noise(size int) []byte {
+	data := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(data) // never fails
+	return data
 }

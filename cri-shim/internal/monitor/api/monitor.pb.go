@@ -652,6 +652,58 @@ func (x *ListResponse) GetProcesses() []*Process {
 	return nil
 }
 
+type UpdateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Resources     []byte                 `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"` // linux.resources of the OCI runtime specification, JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_monitor_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_monitor_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_monitor_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UpdateRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetResources() []byte {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
 var File_monitor_proto protoreflect.FileDescriptor
 
 const file_monitor_proto_rawDesc = "" +
@@ -701,7 +753,10 @@ const file_monitor_proto_rawDesc = "" +
 	"\x06stderr\x18\x02 \x01(\fR\x06stderr\x12\x1b\n" +
 	"\texit_code\x18\x03 \x01(\x05R\bexitCode\"K\n" +
 	"\fListResponse\x12;\n" +
-	"\tprocesses\x18\x01 \x03(\v2\x1d.podwright.monitor.v1.ProcessR\tprocesses2\xa8\x05\n" +
+	"\tprocesses\x18\x01 \x03(\v2\x1d.podwright.monitor.v1.ProcessR\tprocesses\"=\n" +
+	"\rUpdateRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\tresources\x18\x02 \x01(\fR\tresources2\xf4\x05\n" +
 	"\aMonitor\x12M\n" +
 	"\x04Info\x12!.podwright.monitor.v1.InfoRequest\x1a\".podwright.monitor.v1.InfoResponse\x12J\n" +
 	"\x05Start\x12\".podwright.monitor.v1.StartRequest\x1a\x1d.podwright.monitor.v1.Process\x12J\n" +
@@ -711,7 +766,8 @@ const file_monitor_proto_rawDesc = "" +
 	"\x04Exec\x12!.podwright.monitor.v1.ExecRequest\x1a\".podwright.monitor.v1.ExecResponse\x12I\n" +
 	"\tReopenLog\x12\x1f.podwright.monitor.v1.IDRequest\x1a\x1b.podwright.monitor.v1.Empty\x12G\n" +
 	"\x04List\x12\x1b.podwright.monitor.v1.Empty\x1a\".podwright.monitor.v1.ListResponse\x12E\n" +
-	"\x05Watch\x12\x1b.podwright.monitor.v1.Empty\x1a\x1d.podwright.monitor.v1.Process0\x01BBZ@github.com/podwright/podwright/cri-shim/internal/monitor/api;apib\x06proto3"
+	"\x05Watch\x12\x1b.podwright.monitor.v1.Empty\x1a\x1d.podwright.monitor.v1.Process0\x01\x12J\n" +
+	"\x06Update\x12#.podwright.monitor.v1.UpdateRequest\x1a\x1b.podwright.monitor.v1.EmptyBBZ@github.com/podwright/podwright/cri-shim/internal/monitor/api;apib\x06proto3"
 
 var (
 	file_monitor_proto_rawDescOnce sync.Once
@@ -725,7 +781,7 @@ func file_monitor_proto_rawDescGZIP() []byte {
 	return file_monitor_proto_rawDescData
 }
 
-var file_monitor_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_monitor_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_monitor_proto_goTypes = []any{
 	(*Empty)(nil),         // 0: podwright.monitor.v1.Empty
 	(*IDRequest)(nil),     // 1: podwright.monitor.v1.IDRequest
@@ -738,6 +794,7 @@ var file_monitor_proto_goTypes = []any{
 	(*ExecRequest)(nil),   // 8: podwright.monitor.v1.ExecRequest
 	(*ExecResponse)(nil),  // 9: podwright.monitor.v1.ExecResponse
 	(*ListResponse)(nil),  // 10: podwright.monitor.v1.ListResponse
+	(*UpdateRequest)(nil), // 11: podwright.monitor.v1.UpdateRequest
 }
 var file_monitor_proto_depIdxs = []int32{
 	6,  // 0: podwright.monitor.v1.Process.exit:type_name -> podwright.monitor.v1.Exit
@@ -751,17 +808,19 @@ var file_monitor_proto_depIdxs = []int32{
 	1,  // 8: podwright.monitor.v1.Monitor.ReopenLog:input_type -> podwright.monitor.v1.IDRequest
 	0,  // 9: podwright.monitor.v1.Monitor.List:input_type -> podwright.monitor.v1.Empty
 	0,  // 10: podwright.monitor.v1.Monitor.Watch:input_type -> podwright.monitor.v1.Empty
-	3,  // 11: podwright.monitor.v1.Monitor.Info:output_type -> podwright.monitor.v1.InfoResponse
-	5,  // 12: podwright.monitor.v1.Monitor.Start:output_type -> podwright.monitor.v1.Process
-	0,  // 13: podwright.monitor.v1.Monitor.Signal:output_type -> podwright.monitor.v1.Empty
-	0,  // 14: podwright.monitor.v1.Monitor.Kill:output_type -> podwright.monitor.v1.Empty
-	0,  // 15: podwright.monitor.v1.Monitor.Delete:output_type -> podwright.monitor.v1.Empty
-	9,  // 16: podwright.monitor.v1.Monitor.Exec:output_type -> podwright.monitor.v1.ExecResponse
-	0,  // 17: podwright.monitor.v1.Monitor.ReopenLog:output_type -> podwright.monitor.v1.Empty
-	10, // 18: podwright.monitor.v1.Monitor.List:output_type -> podwright.monitor.v1.ListResponse
-	5,  // 19: podwright.monitor.v1.Monitor.Watch:output_type -> podwright.monitor.v1.Process
-	11, // [11:20] is the sub-list for method output_type
-	2,  // [2:11] is the sub-list for method input_type
+	11, // 11: podwright.monitor.v1.Monitor.Update:input_type -> podwright.monitor.v1.UpdateRequest
+	3,  // 12: podwright.monitor.v1.Monitor.Info:output_type -> podwright.monitor.v1.InfoResponse
+	5,  // 13: podwright.monitor.v1.Monitor.Start:output_type -> podwright.monitor.v1.Process
+	0,  // 14: podwright.monitor.v1.Monitor.Signal:output_type -> podwright.monitor.v1.Empty
+	0,  // 15: podwright.monitor.v1.Monitor.Kill:output_type -> podwright.monitor.v1.Empty
+	0,  // 16: podwright.monitor.v1.Monitor.Delete:output_type -> podwright.monitor.v1.Empty
+	9,  // 17: podwright.monitor.v1.Monitor.Exec:output_type -> podwright.monitor.v1.ExecResponse
+	0,  // 18: podwright.monitor.v1.Monitor.ReopenLog:output_type -> podwright.monitor.v1.Empty
+	10, // 19: podwright.monitor.v1.Monitor.List:output_type -> podwright.monitor.v1.ListResponse
+	5,  // 20: podwright.monitor.v1.Monitor.Watch:output_type -> podwright.monitor.v1.Process
+	0,  // 21: podwright.monitor.v1.Monitor.Update:output_type -> podwright.monitor.v1.Empty
+	12, // [12:22] is the sub-list for method output_type
+	2,  // [2:12] is the sub-list for method input_type
 	2,  // [2:2] is the sub-list for extension type_name
 	2,  // [2:2] is the sub-list for extension extendee
 	0,  // [0:2] is the sub-list for field type_name
@@ -778,7 +837,7 @@ func file_monitor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_monitor_proto_rawDesc), len(file_monitor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

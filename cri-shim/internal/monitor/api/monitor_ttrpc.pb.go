@@ -17,6 +17,7 @@ type MonitorService interface {
 	ReopenLog(context.Context, *IDRequest) (*Empty, error)
 	List(context.Context, *Empty) (*ListResponse, error)
 	Watch(context.Context, *Empty, Monitor_WatchServer) error
+	Update(context.Context, *UpdateRequest) (*Empty, error)
 }
 
 type Monitor_WatchServer interface {
@@ -91,6 +92,13 @@ func RegisterMonitorService(srv *ttrpc.Server, svc MonitorService) {
 				}
 				return svc.List(ctx, &req)
 			},
+			"Update": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req UpdateRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Update(ctx, &req)
+			},
 		},
 		Streams: map[string]ttrpc.Stream{
 			"Watch": {
@@ -118,6 +126,7 @@ type MonitorClient interface {
 	ReopenLog(context.Context, *IDRequest) (*Empty, error)
 	List(context.Context, *Empty) (*ListResponse, error)
 	Watch(context.Context, *Empty) (Monitor_WatchClient, error)
+	Update(context.Context, *UpdateRequest) (*Empty, error)
 }
 
 type monitorClient struct {
@@ -221,4 +230,12 @@ func (x *monitorWatchClient) Recv() (*Process, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+func (c *monitorClient) Update(ctx context.Context, req *UpdateRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "podwright.monitor.v1.Monitor", "Update", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
 }

@@ -12,38 +12,18 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"github.com/podwright/podwright/cri-shim/internal/cgroupfs"
 	"github.com/podwright/podwright/cri-shim/internal/proc"
 )
 
-// hierarchies are the mounted cgroup trees of this host (cgroups(7)).
-type hierarchies struct {
-	unified string            // mount point of cgroup v2 with controllers; "" on v1 and hybrid hosts
-	v1      map[string]string // controller → mount point
-}
+// hierarchies are the mounted cgroup trees of this host.
+type hierarchies struct{ cgroupfs.Mounts }
 
 func findHierarchies() (hierarchies, error) {
-	h := hierarchies{v1: map[string]string{}}
-	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
-	if err != nil {
-		return h, fmt.Errorf("find cgroups: %w", err)
-	}
-	for _, m := range mounts {
-		if m.FSType == "cgroup2" {
-			if m.Mountpoint == "/sys/fs/cgroup" {
-				h.unified = m.Mountpoint
-			}
-			continue
-		}
-		for _, opt := range strings.Split(m.VFSOptions, ",") {
-			if h.v1[opt] == "" {
-				h.v1[opt] = m.Mountpoint
-			}
-		}
-	}
-	return h, nil
+	m, err := cgroupfs.Find()
+	return hierarchies{m}, err
 }
 
 // cgroup is the cgroup of one container in all hierarchies.
@@ -66,39 +46,21 @@ func (h hierarchies) cgroupOf(bundle string) (cgroup, error) {
 	if err := json.Unmarshal(data, &spec); err != nil {
 		return cgroup{}, fmt.Errorf("%s/config.json: %w", bundle, err)
 	}
-	path := spec.Linux.CgroupsPath
-	if parts := strings.Split(path, ":"); len(parts) == 3 {
-		path = filepath.Join(expandSlice(parts[0]), parts[1]+"-"+parts[2]+".scope")
+	path, err := cgroupfs.Path(spec.Linux.CgroupsPath)
+	if err != nil {
+		return cgroup{}, fmt.Errorf("%s/config.json: linux.cgroupsPath: %w", bundle, err)
 	}
-	if path == "" || filepath.Clean("/"+path) == "/" {
-		return cgroup{}, fmt.Errorf("%s/config.json: linux.cgroupsPath %q names no cgroup", bundle, path)
-	}
-	return cgroup{h, filepath.Clean("/" + path)}, nil
-}
-
-// expandSlice turns a-b.slice into a.slice/a-b.slice (systemd.slice(5)).
-func expandSlice(slice string) string {
-	name := strings.TrimSuffix(slice, ".slice")
-	if name == "-" || name == "" {
-		return "/"
-	}
-	var path, prefix string
-	for _, part := range strings.Split(name, "-") {
-		prefix += part
-		path = filepath.Join(path, prefix+".slice")
-		prefix += "-"
-	}
-	return path
+	return cgroup{h, path}, nil
 }
 
 // dirs are the container's directories that list its processes, the surest first.
 func (c cgroup) dirs() []string {
-	if c.h.unified != "" {
-		return []string{c.h.unified + c.path}
+	if c.h.Unified != "" {
+		return []string{c.h.Unified + c.path}
 	}
 	var out []string
 	for _, controller := range []string{"freezer", "pids", "memory", "devices", "cpu"} {
-		if root := c.h.v1[controller]; root != "" {
+		if root := c.h.V1[controller]; root != "" {
 			if dir := root + c.path; isDir(dir) {
 				out = append(out, dir)
 			}
@@ -145,9 +107,9 @@ func (c cgroup) pids() ([]int, error) {
 
 // kill ends every process of the container and returns when none is left.
 func (c cgroup) kill(ctx context.Context) error {
-	if c.h.unified != "" {
+	if c.h.Unified != "" {
 		// cgroup.kill (Linux 5.14) leaves no process the time to fork.
-		_ = os.WriteFile(filepath.Join(c.h.unified+c.path, "cgroup.kill"), []byte("1"), 0)
+		_ = os.WriteFile(filepath.Join(c.h.Unified+c.path, "cgroup.kill"), []byte("1"), 0)
 	}
 	for round := 0; ; round++ {
 		pids, err := c.pids()
@@ -165,7 +127,7 @@ func (c cgroup) kill(ctx context.Context) error {
 
 // freeze stops a v1 cgroup from forking; killed processes still need to thaw to die.
 func (c cgroup) freeze() func() {
-	root := c.h.v1["freezer"]
+	root := c.h.V1["freezer"]
 	if root == "" {
 		return func() {}
 	}
@@ -210,12 +172,12 @@ func killAll(ctx context.Context, pids []int) error {
 
 // oomKilled says whether the kernel killed a process of the container for want of memory.
 func (c cgroup) oomKilled() bool {
-	file := filepath.Join(c.h.unified+c.path, "memory.events")
-	if c.h.unified == "" {
-		if c.h.v1["memory"] == "" {
+	file := filepath.Join(c.h.Unified+c.path, "memory.events")
+	if c.h.Unified == "" {
+		if c.h.V1["memory"] == "" {
 			return false
 		}
-		file = c.h.v1["memory"] + c.path + "/memory.oom_control"
+		file = c.h.V1["memory"] + c.path + "/memory.oom_control"
 	}
 	f, err := os.Open(file)
 	if err != nil {

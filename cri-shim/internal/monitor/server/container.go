@@ -254,7 +254,7 @@ func (c *container) signal(name string) error {
 	if c.handle == nil {
 		return nil
 	}
-	return c.handle.Signal(unix.Signal(sig))
+	return c.handle.Signal(sig)
 }
 
 // kill ends all processes of the container and returns when its end is on disk.

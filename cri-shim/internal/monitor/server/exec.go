@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -75,20 +76,27 @@ func (o *output) finish() []byte {
 	return o.data
 }
 
+// alive is nil while the container runs.
+func (c *container) alive() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.handle == nil {
+		return fmt.Errorf("container %s is not running: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
 // exec runs cmd in the container and waits for its end.
 func (c *container) exec(ctx context.Context, rt runc.Runtime, cmd []string, timeout time.Duration) (stdout, stderr []byte, code int32, err error) {
-	c.mu.Lock()
-	alive := c.handle != nil
-	c.mu.Unlock()
-	if !alive {
-		return nil, nil, 0, fmt.Errorf("container %s is not running: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
+	if err := c.alive(); err != nil {
+		return nil, nil, 0, err
 	}
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	spec, err := c.processSpec(cmd)
+	spec, err := c.processSpec(cmd, false)
 	if err != nil {
 		return nil, nil, 0, err
 	}
@@ -111,15 +119,27 @@ func (c *container) exec(ctx context.Context, rt runc.Runtime, cmd []string, tim
 
 // execute starts the process and waits for its end; when ctx ends first, it ends what was started.
 func (c *container) execute(ctx context.Context, rt runc.Runtime, spec string, io runc.IO) (proc.Status, error) {
+	pid, exited, err := c.launch(ctx, rt, spec, io)
+	if err != nil {
+		return proc.Status{}, err
+	}
+	return c.await(ctx, pid, exited)
+}
+
+// launch starts the process of a command and closes our copies of its streams.
+func (c *container) launch(ctx context.Context, rt runc.Runtime, spec string, io runc.IO) (int, <-chan proc.Status, error) {
 	settle := c.s.reaper.Expecting()
 	defer settle()
 	pid, err := rt.Exec(ctx, c.rec.ID, spec, io)
 	closeIO(io)
 	if err != nil {
-		return proc.Status{}, err
+		return 0, nil, err
 	}
-	exited := c.s.reaper.Adopt(pid)
-	settle()
+	return pid, c.s.reaper.Adopt(pid), nil
+}
+
+// await waits for the end of a command; when ctx ends first, it ends the command and all it started.
+func (c *container) await(ctx context.Context, pid int, exited <-chan proc.Status) (proc.Status, error) {
 	select {
 	case st := <-exited:
 		return st, nil
@@ -172,7 +192,7 @@ func (c *container) killFamily(ctx context.Context, pid int) error {
 }
 
 // processSpec writes the OCI process of a command: the container's own, with other arguments.
-func (c *container) processSpec(cmd []string) (string, error) {
+func (c *container) processSpec(cmd []string, terminal bool) (string, error) {
 	if len(cmd) == 0 || cmd[0] == "" {
 		return "", fmt.Errorf("cmd is empty, must name a command: %w", errdefs.ErrInvalidArgument)
 	}
@@ -187,7 +207,10 @@ func (c *container) processSpec(cmd []string) (string, error) {
 	if err := json.NewDecoder(io.LimitReader(f, 16<<20)).Decode(&spec); err != nil || spec.Process == nil {
 		return "", fmt.Errorf("read %s: %w", f.Name(), err)
 	}
-	spec.Process.Args, spec.Process.Terminal, spec.Process.ConsoleSize = cmd, false, nil
+	spec.Process.Args, spec.Process.Terminal, spec.Process.ConsoleSize = cmd, terminal, nil
+	if terminal && !slices.ContainsFunc(spec.Process.Env, func(v string) bool { return strings.HasPrefix(v, "TERM=") }) {
+		spec.Process.Env = append(spec.Process.Env, "TERM=xterm")
+	}
 	out, err := os.CreateTemp(c.rec.Bundle, "exec-*.json")
 	if err != nil {
 		return "", err

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -42,6 +43,7 @@ type Server struct {
 	reaper  *proc.Reaper
 	cgroups hierarchies
 	work    sync.WaitGroup // the goroutines that wait for containers
+	serial  atomic.Uint64  // of terminals
 
 	mu         sync.Mutex
 	containers map[string]*container  // guarded by mu
@@ -106,13 +108,8 @@ func (s *Server) adopt(ctx context.Context) {
 }
 
 func (s *Server) serve(ctx context.Context) error {
-	socket := s.cfg.Layout.MonitorSocket()
-	_ = os.Remove(socket) // we hold the lock: whoever made it is dead
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	l, err := s.listen(s.cfg.Layout.MonitorSocket())
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	if err := os.Chmod(socket, 0o600); err != nil {
 		return err
 	}
 	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
@@ -122,21 +119,47 @@ func (s *Server) serve(ctx context.Context) error {
 	api.RegisterMonitorService(srv, s)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ctx, countingListener{l, s}) }()
-	s.log.Info("cri-monitor serves", "socket", socket, "containers", len(s.containers))
 	defer srv.Close()
+	sessions, err := s.openSessions(ctx)
+	if err != nil {
+		return err
+	}
+	defer sessions.close()
+	s.log.Info("cri-monitor serves", "socket", l.Addr().String(), "containers", len(s.containers))
 	for {
 		select {
 		case err := <-failed:
 			return fmt.Errorf("serve: %w", err)
 		case <-ctx.Done():
 			return nil
-		case <-time.After(max(s.cfg.IdleExit/4, time.Second)):
+		case <-s.idleTick():
 			if s.idle() {
 				s.log.Info("idle: no container and no client", "for", s.cfg.IdleExit)
 				return nil
 			}
 		}
 	}
+}
+
+// idleTick says when to look for idleness; a monitor that never ends by itself is not woken for it.
+func (s *Server) idleTick() <-chan time.Time {
+	if s.cfg.IdleExit == 0 {
+		return nil
+	}
+	return time.After(max(s.cfg.IdleExit/4, time.Second))
+}
+
+// listen makes a socket for our own user.
+func (s *Server) listen(path string) (*net.UnixListener, error) {
+	_ = os.Remove(path) // we hold the lock: whoever made it is dead
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
 }
 
 func (s *Server) idle() bool {
@@ -163,7 +186,7 @@ func (l countingListener) Accept() (net.Conn, error) {
 		uid, err := peerUID(conn)
 		if err == nil && (uid == 0 || int(uid) == os.Geteuid()) {
 			l.s.count(1)
-			return &countedConn{Conn: conn, closed: sync.OnceFunc(func() { l.s.count(-1) })}, nil
+			return &countedConn{UnixConn: conn, closed: sync.OnceFunc(func() { l.s.count(-1) })}, nil
 		}
 		l.s.log.Warn("refuse a client", "uid", uid, "err", err)
 		_ = conn.Close()
@@ -185,14 +208,14 @@ func peerUID(conn *net.UnixConn) (uint32, error) {
 }
 
 type countedConn struct {
-	net.Conn
+	*net.UnixConn
 	closed func()
 }
 
 // Close closes the connection and counts it off.
 func (c *countedConn) Close() error {
 	c.closed()
-	return c.Conn.Close()
+	return c.UnixConn.Close()
 }
 
 func (s *Server) count(n int) {

@@ -18,10 +18,13 @@ import (
 
 // stdio is the monitor's end of a container's standard streams.
 type stdio struct {
-	log     *crilog.Log
-	sources []*os.File // what the pumps read
-	stdin   *os.File   // writer that keeps a stdin_once container from an end of file; nil otherwise
-	pumps   sync.WaitGroup
+	log      *crilog.Log
+	sources  []*os.File // what the pumps read
+	pumps    sync.WaitGroup
+	audience audience
+
+	mu    sync.Mutex
+	stdin *os.File // guarded by mu; writer that keeps a stdin_once container from an end of file; nil otherwise
 }
 
 // fifo names the FIFO of one stream.
@@ -100,7 +103,9 @@ func (s *stdio) follow(r record) error {
 		if err != nil {
 			return fmt.Errorf("hold stdin: %w", err)
 		}
+		s.mu.Lock()
 		s.stdin = f
+		s.mu.Unlock()
 	}
 	return nil
 }
@@ -118,9 +123,11 @@ func (s *stdio) pump(r record, stream crilog.Stream, f *os.File) error {
 		defer f.Close()
 		c.logged(s.log.Write(stream, c.unlogged(), false)) // of a monitor before us
 		for {
-			n, err := f.Read(c.room())
+			room := c.room()
+			n, err := f.Read(room)
 			c.took(n)
 			c.logged(s.log.Write(stream, c.unlogged(), err != nil))
+			s.audience.tell(stream, room[:max(n, 0)])
 			if err != nil {
 				return // end of file, EIO of a terminal, or the deadline of finish
 			}
@@ -143,9 +150,8 @@ func (s *stdio) finish() {
 		}
 		<-done
 	}
-	if s.stdin != nil {
-		_ = s.stdin.Close()
-	}
+	s.audience.end()
+	s.closeStdin()
 	_ = s.log.Close()
 }
 

@@ -60,7 +60,7 @@ func rules() []rule {
 
 // dnat: an address of the node goes before all addresses, and ::1 is for itself.
 func (f family) dnat() []rule {
-	const proto, port = netutil.FieldProtocol, netutil.FieldDestPort
+	proto, port := netutil.FieldProtocol, netutil.FieldDestPort
 	is, dest := netutil.IsFamily(f.v6), f.dest()
 	list := []rule{{chainDNAT, []netutil.Part{is, netutil.DNATBy(f.addr, f.v6, proto, dest, port)}}}
 	if f.v6 {
@@ -75,7 +75,7 @@ func (f family) dnat() []rule {
 // sourceNAT: what comes from loopback, by the pod's own link, from the pod itself, or is to be masqueraded
 // wherever it comes from. A bridge that calls iptables shows no link that a packet came by, and needs none.
 func (f family) sourceNAT() []rule {
-	const proto, port = netutil.FieldProtocol, netutil.FieldDestPort
+	proto, port := netutil.FieldProtocol, netutil.FieldDestPort
 	is, dest, source, loopback := netutil.IsFamily(f.v6), f.dest(), netutil.FieldSource4, loopback4
 	if f.v6 {
 		source, loopback = netutil.FieldSource6, loopback6

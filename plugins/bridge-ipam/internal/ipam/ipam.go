@@ -121,21 +121,22 @@ func CheckSets(sets []Set) error {
 			if r.Subnet.Addr().BitLen() != s[0].Subnet.Addr().BitLen() {
 				faults = append(faults, fmt.Errorf("range set %d: IPv4 and IPv6 in one set (%s, %s)", i, s[0].Subnet, r.Subnet))
 			}
-			faults = append(faults, overlapWith(r, s[:j], sets[:i])...)
+			faults = append(faults, overlapWith(r, s[:j], sets[:i]))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-func overlapWith(r Range, same Set, others []Set) (faults []error) {
+// overlapWith names the first range that r overlaps with.
+func overlapWith(r Range, same Set, others []Set) error {
 	for _, s := range append([]Set{same}, others...) {
 		for _, o := range s {
 			if r.overlaps(o) {
-				faults = append(faults, fmt.Errorf("ranges %s-%s and %s-%s overlap", o.First, o.Last, r.First, r.Last))
+				return fmt.Errorf("ranges %s-%s and %s-%s overlap", o.First, o.Last, r.First, r.Last)
 			}
 		}
 	}
-	return faults
+	return nil
 }
 
 // Next chooses the first free address after last, round the whole set, so that an address rests as long

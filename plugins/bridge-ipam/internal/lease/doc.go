@@ -12,6 +12,9 @@
 // made first, pointing to nothing, and the record's rename makes all of them hold at once; removing the
 // record ends all of them at once. A link that points to nothing means nothing and may be replaced.
 //
+// The leases that the reference plugin host-local left in a directory (Beside) count as well, for as long
+// as its files are there; they are read and removed, never written.
+//
 // Crash: between any two steps a lease is whole or not there. What is left (links to nothing, temporary
 // files) is harmless, and Sweep removes it. Leases of an older boot are dropped by the next Lock: their
 // namespaces are gone. A record that cannot be read keeps its addresses until its owner is proven dead.

@@ -41,16 +41,34 @@ type Lease struct {
 	NetNSInode uint64       `json:"netnsInode"`
 	HostLink   string       `json:"hostLink"`
 	MTU        int          `json:"mtu,omitempty"`        // of both ends; 0: the kernel's default
+	Delegate   string       `json:"delegate,omitempty"`   // the plugin whose addresses these are: they are noted, not held
 	Masquerade string       `json:"masquerade,omitempty"` // chain that the addresses were put into
+	Ingress    Limit        `json:"ingress,omitzero"`
+	Egress     Limit        `json:"egress,omitzero"`
 	HostPorts  *HostPorts   `json:"hostPorts,omitempty"`
+	Guard      *Guard       `json:"guard,omitempty"`
 	BootID     string       `json:"bootID"`
 	Time       time.Time    `json:"time"`
 }
 
+// Limit is the bandwidth of one direction, in bits per second and bits. A Rate of 0 is no limit.
+type Limit struct {
+	Rate  uint64 `json:"rate"`
+	Burst uint64 `json:"burst"`
+}
+
+// Guard is what an attachment's frames are checked for.
+type Guard struct {
+	MAC        string `json:"mac"`
+	CheckMAC   bool   `json:"checkMAC"`
+	CheckAddrs bool   `json:"checkAddresses"`
+}
+
 // Store is the lease directory of one network.
 type Store struct {
-	dir  string
-	boot string
+	dir       string
+	boot      string
+	hostLocal string // see Beside
 }
 
 // New names the store of a network below dataDir. It reads nothing.
@@ -61,10 +79,13 @@ func New(dataDir, network, bootID string) *Store {
 // Dir is the directory of the network.
 func (s *Store) Dir() string { return s.dir }
 
-// Exists says whether the network ever had a lease here.
+// Exists says whether the network ever had a lease here, or has one of host-local.
 func (s *Store) Exists() bool {
-	_, err := os.Stat(s.path("rec"))
-	return err == nil
+	if _, err := os.Stat(s.path("rec")); err == nil {
+		return true
+	}
+	adopted, _ := s.Adopted() // an error comes again when the store is used
+	return len(adopted) > 0
 }
 
 func (s *Store) path(parts ...string) string {
@@ -108,7 +129,7 @@ func (s *Store) Taken(addr netip.Addr) bool {
 		return true
 	}
 	fi, err := os.Lstat(s.path("ip", addr.String()))
-	return err == nil && fi.IsDir()
+	return err == nil && fi.IsDir() || s.takenByHostLocal(addr)
 }
 
 // target follows a link and returns the name of the record, if there is one.
@@ -135,7 +156,7 @@ func (s *Store) read(record string) (Lease, error) {
 		return l, err
 	}
 	if err := json.Unmarshal(data, &l); err != nil {
-		return Lease{}, fmt.Errorf("read %s: %v: %w", s.path("rec", record), err, errdefs.ErrDataLoss)
+		return Lease{}, fmt.Errorf("read %s: %v: %w", s.path("rec", record), err, errdefs.ErrDataLoss) //nolint:errorlint // one class
 	}
 	if l.Format < 1 || !strings.HasPrefix(record, l.Key()+"-") {
 		return Lease{}, fmt.Errorf("read %s: not a lease of its name: %w", s.path("rec", record), errdefs.ErrDataLoss)

@@ -28,7 +28,8 @@ const (
 // Locked is a store under its lock: the only way to change it.
 type Locked struct {
 	*Store
-	lock *durable.Lock
+	lock  *durable.Lock
+	other *durable.Lock // host-local's, where that is another file
 }
 
 // Lock makes the directory if needed, waits for the lock, and drops the leases of an older boot.
@@ -44,7 +45,11 @@ func (s *Store) Lock() (*Locked, error) {
 		return nil, fmt.Errorf("lock leases: %w", err)
 	}
 	l := &Locked{Store: s, lock: lock}
-	if err := l.enterBoot(); err != nil {
+	l.other, err = s.lockHostLocal()
+	if err == nil {
+		err = l.enterBoot()
+	}
+	if err != nil {
 		return nil, errors.Join(err, l.Unlock())
 	}
 	return l, nil
@@ -71,7 +76,12 @@ func (s *Store) inDirs(f func() error) error {
 }
 
 // Unlock gives the lock up.
-func (l *Locked) Unlock() error { return l.lock.Release() }
+func (l *Locked) Unlock() error {
+	if l.other == nil {
+		return l.lock.Release()
+	}
+	return errors.Join(l.other.Release(), l.lock.Release())
+}
 
 // enterBoot drops the records of older boots, then says whose boot the directory is of. Where the boot
 // is not known, an unreadable record stays: its owner may be alive.
@@ -111,7 +121,11 @@ func (l *Locked) Commit(v Lease) (err error) {
 	if _, ok := l.target("at", v.Key()); ok {
 		return fmt.Errorf("lease of %s %s: %w", v.ContainerID, v.IfName, errdefs.ErrAlreadyExists)
 	}
-	for _, a := range v.Addresses {
+	held := v.Addresses
+	if v.Delegate != "" {
+		held = nil
+	}
+	for _, a := range held {
 		if l.Taken(a) {
 			return fmt.Errorf("lease %s: %w", a, errdefs.ErrAlreadyExists)
 		}
@@ -142,7 +156,7 @@ func (l *Locked) Commit(v Lease) (err error) {
 	if err := l.link("at", v.Key(), record); err != nil {
 		return err
 	}
-	for _, a := range v.Addresses {
+	for _, a := range held {
 		if err := l.link("ip", a.String(), record); err != nil {
 			return err
 		}
@@ -151,6 +165,9 @@ func (l *Locked) Commit(v Lease) (err error) {
 		if err := l.link("port", claim, record); err != nil {
 			return err
 		}
+	}
+	if err := l.tellHostLocal(v.Attachment, held); err != nil {
+		return err
 	}
 	// Before this rename nothing holds, after it everything does.
 	if err := os.Rename(temp, l.path("rec", record)); err != nil {
@@ -173,13 +190,18 @@ func (l *Locked) link(kind, name, record string) error {
 	return nil
 }
 
-// Release ends the lease of an attachment; none is success.
+// Release ends the lease of an attachment, host-local's too; none is success.
 func (l *Locked) Release(a Attachment) error {
-	record, ok := l.target("at", a.Key())
-	if !ok {
-		return nil
+	if record, ok := l.target("at", a.Key()); ok {
+		if err := l.Drop(record); err != nil {
+			return err
+		}
 	}
-	return l.Drop(record)
+	adopted, err := l.AdoptedBy(a)
+	for _, old := range adopted {
+		err = errors.Join(err, l.DropAdopted(old))
+	}
+	return err
 }
 
 // Drop ends the lease that a record makes.
@@ -199,7 +221,7 @@ func (l *Locked) Drop(record string) error {
 	for _, claim := range v.claims() {
 		l.unlink("port", claim, record)
 	}
-	return nil
+	return l.untellHostLocal(v.Attachment, v.Addresses)
 }
 
 func (l *Locked) unlink(kind, name, record string) {

@@ -272,6 +272,17 @@ func ignoreMissing(err error) error {
 	return err
 }
 
+// Has says whether a network has any chain.
+func Has(network string) (bool, error) {
+	nft, err := netutil.OpenNft(Table)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = nft.Close() }()
+	chains, err := nft.Chains()
+	return slices.ContainsFunc(chains, func(c string) bool { return strings.HasPrefix(c, chainsOf(network)) }), err
+}
+
 // Check says what is missing of a masquerade that was added; nil when nothing is.
 func Check(chain string, addrs []netip.Addr) error {
 	nft, err := netutil.OpenNft(Table)

@@ -28,6 +28,7 @@ type Identity struct {
 	Name       string
 	Bridge     string
 	DataDir    string // absolute; the network's leases are in a directory of its name below it
+	Roles
 }
 
 // Config is what ADD, CHECK and STATUS work by.
@@ -47,8 +48,17 @@ type Config struct {
 	ResolvConf string // path of a file whose DNS settings go into the result
 	DNS        types.DNS
 
+	Ingress, Egress Limit // what the pod may receive and send
+
 	HostPorts HostPorts
 	Warnings  []string // keys that are accepted and change nothing
+
+	CheckMAC, CheckAddrs bool // drop what the pod sends under another MAC or address than its own
+	PromiscMode          bool // of the bridge
+	PortIsolation        bool // no frames between isolated ports
+	EnableDAD            bool // duplicate address detection inside the pod
+	LinkDown             bool // the container's interface stays down
+	VLANs                VLANs
 
 	PrevResult *types100.Result // nil when there is none
 }

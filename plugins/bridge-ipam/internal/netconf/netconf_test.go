@@ -103,6 +103,7 @@ func TestRefused(t *testing.T) {
 
 		{conf(`"bridge":"a/b"`), 7, `bridge "a/b"`},
 		{conf(`"bridge":"0123456789abcdef"`), 7, `bridge "0123456789abcdef"`},
+		{conf(`"bridge":"br%d"`), 7, `bridge "br%d"`},
 		{conf(`"bridge":7`), 6, "bridge: a JSON number does not fit, want a string"},
 		{conf(`"isGateway":"yes"`), 6, "isGateway: a JSON string does not fit, want true or false"},
 		{conf(`"mtu":"9000"`), 6, "mtu: a JSON string does not fit, want a whole number"},
@@ -114,19 +115,26 @@ func TestRefused(t *testing.T) {
 		{conf(`"mtu":1279,"ipam":{"subnet":"fd00::/64"}`), 7, "mtu 1279: want 0 (automatic) or 1280"},
 		{conf(`"ipMasqBackend":"pf"`), 7, `ipMasqBackend "pf"`},
 
-		{conf(`"vlan":7`), 2, "vlan 7: not supported"},
-		{conf(`"vlanTrunk":[{"id":3}]`), 2, "vlanTrunk of 1 entries"},
-		{conf(`"macspoofchk":true`), 2, "macspoofchk true"},
-		{conf(`"promiscMode":true`), 2, "promiscMode true"},
-		{conf(`"enabledad":true`), 2, "enabledad true"},
-		{conf(`"disableContainerInterface":true`), 2, "disableContainerInterface true"},
-		{conf(`"portIsolation":true`), 2, "portIsolation true"},
-		{conf(`"mode":"routed"`), 2, "mode routed"},
-		{conf(`"ipam":{"type":"dhcp"}`), 2, `ipam.type "dhcp"`},
+		{conf(`"groupFwdMask":8`), 2, "groupFwdMask 8: not supported"},
+		{conf(`"vlan":-1`), 7, "vlan -1: want 0 (none) to 4094"},
+		{conf(`"vlan":4095`), 7, "vlan 4095"},
+		{conf(`"vlan":4094,"isGateway":true,"bridge":"bridge-long"`), 7, `bridge "bridge-long": too long`},
+		{conf(`"vlanTrunk":[{"id":3},{}]`), 7, "vlanTrunk[1]: want either id or both"},
+		{conf(`"vlanTrunk":[{"id":3,"minID":4}]`), 7, "vlanTrunk[0]: want either"},
+		{conf(`"vlanTrunk":[{"minID":4}]`), 7, "vlanTrunk[0]: want either"},
+		{conf(`"vlanTrunk":[{"id":0}]`), 7, "vlanTrunk[0].id 0"},
+		{conf(`"vlanTrunk":[{"minID":5,"maxID":4}]`), 7, "vlanTrunk[0].minID and maxID 5 to 4"},
+		{conf(`"vlanTrunk":[{"minID":5,"maxID":4095}]`), 7, "vlanTrunk[0].minID and maxID 5 to 4095"},
+		{conf(`"vlanTrunk":{"id":3}`), 6, "vlanTrunk: a JSON object does not fit, want a list"},
+		{conf(`"promiscMode":true,"hairpinMode":true`), 7, "promiscMode true: excludes hairpinMode true"},
+		{ranged(`"disableContainerInterface":true`), 7, "disableContainerInterface true: excludes ipam"},
+		{conf(`"ipspoofchk":true`), 7, "ipspoofchk true: needs ipam"},
+		{ranged(`"ipspoofchk":true,"vlanTrunk":[{"id":3}]`), 7, "ipspoofchk true: needs ipam and excludes vlanTrunk"},
+		{conf(`"ipspoofchk":1`), 6, "ipspoofchk: a JSON number does not fit, want true or false"},
+		{ranged(`"runtimeConfig":{"bandwidth":{"ingressRate":1}}`), 7, "runtimeConfig.bandwidth.ingressRate 1"},
 		{ranged(`"externalSetMarkChain":"KUBE-MARK-MASQ"`), 2, `externalSetMarkChain "KUBE-MARK-MASQ"`},
 		{ranged(`"conditionsV4":["!","-d","10.0.0.1"]`), 2, "conditionsV4"},
 		{ranged(`"conditionsV6":["ip6 daddr fd00::1"]`), 2, "conditionsV6"},
-		{ranged(`"runtimeConfig":{"bandwidth":{"ingressRate":1}}`), 2, "bandwidth"},
 
 		{ranged(`"markMasqBit":32`), 7, "markMasqBit 32: want 0 to 31"},
 		{ranged(`"backend":"ebpf"`), 7, `backend "ebpf"`},
@@ -141,6 +149,12 @@ func TestRefused(t *testing.T) {
 		{mapped(`{"hostPort":80,"containerPort":80,"protocol":"tcp","hostIP":"224.0.0.1"}`), 7, "hostIP 224.0.0.1"},
 		{mapped(`{"hostPort":80,"containerPort":80,"protocol":"tcp"},{"hostPort":80,"containerPort":81,"protocol":"tcp"}`), 7,
 			"portMappings[1]: hostPort 80/tcp leads to containerPort 80 already"},
+		{conf(`"mode":"l2"`), 7, `mode "l2"`},
+		{conf(`"mode":"routed"`), 7, "mode \"routed\": needs addresses"},
+		{conf(`"mode":"routed","bridge":"br0","hairpinMode":true,"forceAddress":true,"ipam":{"subnet":"10.0.0.0/24"}`), 7,
+			"bridge, forceAddress, hairpinMode: have no meaning with mode \"routed\""},
+		{conf(`"ipam":{"type":"../dhcp"}`), 7, `ipam.type "../dhcp"`},
+		{conf(`"type":"a/b"`), 7, `type "a/b"`},
 
 		{conf(`"ipam":{"type":"host-local"}`), 7, "ipam.ranges: missing"},
 		{conf(`"ipam":{"type":"host-local","ranges":[]}`), 7, "ipam.ranges: missing"},
@@ -202,8 +216,8 @@ func TestPortMappings(t *testing.T) {
 }
 
 func TestAllFaultsAtOnce(t *testing.T) {
-	_, err := Parse([]byte(conf(`"mtu":1,"vlan":5,"ipam":{"ranges":[[{"subnet":"x"}]]}`)), "")
-	for _, want := range []string{"mtu 1", "vlan 5", `subnet "x"`} {
+	_, err := Parse([]byte(conf(`"mtu":1,"vlan":5000,"ipam":{"ranges":[[{"subnet":"x"}]]}`)), "")
+	for _, want := range []string{"mtu 1", "vlan 5000", `subnet "x"`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %s is missing", err, want)
 		}

@@ -22,20 +22,34 @@ const (
 	maxMTU  = 65535
 )
 
+// Bounds that keep a configuration without sense from costing time and memory.
+const (
+	maxRanges = 1024
+	maxFaults = 32 // that are told; the others are counted
+)
+
 // parser collects faults, so that a user sees all of them at once.
 type parser struct {
 	raw         raw
 	faults      []string
+	more        int // faults beyond maxFaults
 	unsupported []string
 	warnings    []string
 }
 
 func (p *parser) fault(format string, args ...any) {
+	if len(p.faults) == maxFaults {
+		p.more++
+		return
+	}
 	p.faults = append(p.faults, fmt.Sprintf(format, args...))
 }
 
 // err is code 2 when something is asked for that is not built, else code 7.
 func (p *parser) err() error {
+	if p.more > 0 {
+		p.faults = append(p.faults, fmt.Sprintf("and %d more", p.more))
+	}
 	if len(p.unsupported) > 0 {
 		msg := strings.Join(append(p.unsupported, p.faults...), "; ")
 		return types.NewError(types.ErrUnsupportedField, msg, "")
@@ -49,10 +63,10 @@ func (p *parser) err() error {
 // Parse reads a configuration. cniArgs is the value of CNI_ARGS.
 func Parse(data []byte, cniArgs string) (*Config, error) {
 	p := &parser{}
-	if err := decode(data, &p.raw); err != nil {
+	if err := p.decode(data); err != nil {
 		return nil, err
 	}
-	id, err := p.raw.identity(p.raw.IPAM.DataDir)
+	id, err := p.raw.identity(p.raw.IPAM.Type, p.raw.IPAM.DataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -66,50 +80,27 @@ func Parse(data []byte, cniArgs string) (*Config, error) {
 		ForceAddress: r.ForceAddress, IPMasq: r.IPMasq, Hairpin: r.HairpinMode, MTU: r.MTU,
 		ResolvConf: r.IPAM.ResolvConf, DNS: r.DNS,
 	}
-	p.refuseUnbuilt()
+	p.pluginNames()
 	p.masqBackend()
 	c.MAC = p.mac(args.mac)
-	c.Sets = p.sets(id.CNIVersion)
-	c.Requested = p.requested(args.ips, c.Sets)
-	c.Routes = p.routes()
+	if c.Delegate == "" { // else these keys are the other plugin's
+		c.Sets = p.sets(id.CNIVersion)
+		c.Requested = p.requested(args.ips, c.Sets)
+		c.Routes = p.routes()
+	}
+	p.routed(c)
 	p.mtu(c)
+	p.bandwidth(c)
 	c.HostPorts = p.hostPorts()
+	p.layer2(c)
 	c.Warnings = p.warnings
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	c.PrevResult, err = prevResult(id.CNIVersion, r.PrevResult)
+	if len(r.PrevResult) > 0 && string(r.PrevResult) != "null" {
+		c.PrevResult, err = ParseResult("prevResult", id.CNIVersion, r.PrevResult)
+	}
 	return c, err
-}
-
-// refuseUnbuilt names what is asked for and not built, rather than doing less than was asked.
-func (p *parser) refuseUnbuilt() {
-	r := &p.raw
-	for _, k := range []struct {
-		asked bool
-		key   string
-		value any
-	}{
-		{r.Mode != "" && r.Mode != "bridge", "mode", r.Mode},
-		{r.Vlan != 0, "vlan", r.Vlan},
-		{len(r.VlanTrunk) > 0, "vlanTrunk", fmt.Sprintf("of %d entries", len(r.VlanTrunk))},
-		{r.MacSpoofChk, "macspoofchk", true},
-		{r.PromiscMode, "promiscMode", true},
-		{r.EnableDad, "enabledad", true},
-		{r.DisableContainerInterface, "disableContainerInterface", true},
-		{r.PortIsolation, "portIsolation", true},
-		{len(r.RuntimeConfig.Bandwidth) > 0, "runtimeConfig.bandwidth", r.RuntimeConfig.Bandwidth},
-	} {
-		if k.asked {
-			p.unsupported = append(p.unsupported, fmt.Sprintf("%s %v: not supported", k.key, k.value))
-		}
-	}
-	switch r.IPAM.Type {
-	case "", "host-local", "bridge-ipam":
-	default:
-		p.unsupported = append(p.unsupported,
-			fmt.Sprintf("ipam.type %q: not supported, this plugin allocates addresses itself (\"host-local\")", r.IPAM.Type))
-	}
 }
 
 // masqBackend accepts both of the reference's values, and does nftables for either.
@@ -162,6 +153,10 @@ func (p *parser) mtu(c *Config) {
 // sets puts the ranges of the runtime first, then the single range of old configurations, then the list.
 func (p *parser) sets(cniVersion string) []ipam.Set {
 	ip := &p.raw.IPAM
+	if count := countRanges(ip.Ranges) + countRanges(p.raw.RuntimeConfig.IPRanges); count > maxRanges {
+		p.fault("ipam.ranges: %d ranges, at most %d are possible", count, maxRanges)
+		return nil
+	}
 	var sets []ipam.Set
 	for i, s := range p.raw.RuntimeConfig.IPRanges {
 		sets = append(sets, p.set(fmt.Sprintf("runtimeConfig.ipRanges[%d]", i), s))
@@ -183,6 +178,14 @@ func (p *parser) sets(cniVersion string) []ipam.Set {
 	}
 	p.oneOfEach(cniVersion, sets)
 	return sets
+}
+
+func countRanges(sets [][]rawRange) int {
+	count := len(sets)
+	for _, s := range sets {
+		count += len(s)
+	}
+	return count
 }
 
 // oneOfEach: results before 0.3.0 have room for one address of each family.
@@ -317,22 +320,20 @@ func (p *parser) routes() []*types.Route {
 	return out
 }
 
-// prevResult converts the result of an earlier plugin, or of ADD, to the newest form.
-func prevResult(cniVersion string, data json.RawMessage) (*types100.Result, error) {
-	if len(data) == 0 || string(data) == "null" {
-		return nil, nil
-	}
+// ParseResult converts the result of another plugin, or of an earlier ADD, to the newest form. A result
+// that names no version has that of the configuration; what it is called in errors is up to the caller.
+func ParseResult(what, cniVersion string, data []byte) (*types100.Result, error) {
 	var generic map[string]any
 	if err := json.Unmarshal(data, &generic); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "prevResult: want an object", "")
+		return nil, types.NewError(types.ErrDecodingFailure, what+": want an object", "")
 	}
 	conf := types.NetConf{CNIVersion: cniVersion, RawPrevResult: generic}
 	if err := version.ParsePrevResult(&conf); err != nil {
-		return nil, fault("prevResult: " + err.Error())
+		return nil, fault(what + ": " + err.Error())
 	}
 	res, err := types100.NewResultFromResult(conf.PrevResult)
 	if err != nil {
-		return nil, fault("prevResult: " + err.Error())
+		return nil, fault(what + ": " + err.Error())
 	}
 	return res, nil
 }

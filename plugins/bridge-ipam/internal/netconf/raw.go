@@ -20,11 +20,14 @@ type rawIdentity struct {
 	CNIVersion string `json:"cniVersion"`
 	Name       string `json:"name"`
 	Bridge     string `json:"bridge"`
+	Type       string `json:"type"`
+	Mode       string `json:"mode"`
 }
 
 type rawTeardown struct {
 	rawIdentity
 	IPAM struct {
+		Type    string `json:"type"`
 		DataDir string `json:"dataDir"`
 	} `json:"ipam"`
 	RuntimeConfig struct {
@@ -35,9 +38,9 @@ type rawTeardown struct {
 
 type raw struct {
 	rawIdentity
+	rawBandwidth
 	rawPortmap
-	Type             string    `json:"type"`
-	Mode             string    `json:"mode"`
+	rawLayer2
 	IsGateway        bool      `json:"isGateway"`
 	IsDefaultGateway bool      `json:"isDefaultGateway"`
 	ForceAddress     bool      `json:"forceAddress"`
@@ -58,18 +61,9 @@ type raw struct {
 		IPs          []string         `json:"ips"`
 		IPRanges     [][]rawRange     `json:"ipRanges"`
 		PortMappings []rawPortMapping `json:"portMappings"`
-		Bandwidth    map[string]int64 `json:"bandwidth"`
+		Bandwidth    rawBandwidth     `json:"bandwidth"`
 	} `json:"runtimeConfig"`
 	PrevResult json.RawMessage `json:"prevResult"`
-
-	// Keys of the reference that are not built yet.
-	Vlan                      int               `json:"vlan"`
-	VlanTrunk                 []json.RawMessage `json:"vlanTrunk"`
-	MacSpoofChk               bool              `json:"macspoofchk"`
-	PromiscMode               bool              `json:"promiscMode"`
-	EnableDad                 bool              `json:"enabledad"`
-	DisableContainerInterface bool              `json:"disableContainerInterface"`
-	PortIsolation             bool              `json:"portIsolation"`
 }
 
 type rawIPAM struct {
@@ -105,7 +99,9 @@ func decode(data []byte, into any) error {
 // keyOf is the path of the key; Go's path has the names of embedded structs in it.
 func keyOf(e *json.UnmarshalTypeError) string {
 	parts := strings.Split(e.Field, ".")
-	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == "rawIdentity" || s == "rawPortmap" || s == "rawRange" })
+	parts = slices.DeleteFunc(parts, func(s string) bool {
+		return s == "" || s == "rawIdentity" || s == "rawPortmap" || s == "rawRange" || s == "rawBandwidth" || s == "rawLayer2"
+	})
 	if len(parts) == 0 {
 		return "network configuration"
 	}
@@ -128,8 +124,8 @@ func wanted(e *json.UnmarshalTypeError) string {
 }
 
 // identity validates what every operation needs.
-func (r rawIdentity) identity(dataDir string) (Identity, error) {
-	id := Identity{CNIVersion: r.CNIVersion, Name: r.Name, Bridge: r.Bridge, DataDir: dataDir}
+func (r rawIdentity) identity(ipamType, dataDir string) (Identity, error) {
+	id := Identity{CNIVersion: r.CNIVersion, Name: r.Name, Bridge: r.Bridge, DataDir: dataDir, Roles: r.roles(ipamType, dataDir)}
 	if id.Name == "" {
 		return id, fault("name: missing, give the network a name")
 	}
@@ -139,11 +135,11 @@ func (r rawIdentity) identity(dataDir string) (Identity, error) {
 	if len(id.Name) > maxName {
 		return id, fault(fmt.Sprintf("name: %d bytes long, at most %d are possible", len(id.Name), maxName))
 	}
-	if id.Bridge == "" {
+	if id.Bridge == "" || id.AddressesOnly {
 		id.Bridge = DefaultBridge
 	}
-	if err := utils.ValidateInterfaceName(id.Bridge); err != nil || strings.ContainsRune(id.Bridge, 0) {
-		return id, fault(fmt.Sprintf("bridge %q: not a name of a network interface (at most 15 bytes, no '/', ':' or space)", id.Bridge))
+	if err := utils.ValidateInterfaceName(id.Bridge); err != nil || strings.ContainsAny(id.Bridge, "\x00%") { // the kernel numbers br%d
+		return id, fault(fmt.Sprintf("bridge %q: not a name of a network interface (at most 15 bytes, no '/', ':', '%%' or space)", id.Bridge))
 	}
 	if id.DataDir == "" {
 		id.DataDir = DefaultDataDir
@@ -161,7 +157,7 @@ func ParseTeardown(data []byte) (*Teardown, error) {
 	if err := decode(data, &r); err != nil {
 		return nil, err
 	}
-	id, err := r.identity(r.IPAM.DataDir)
+	id, err := r.identity(r.IPAM.Type, r.IPAM.DataDir)
 	if err != nil {
 		return nil, err
 	}

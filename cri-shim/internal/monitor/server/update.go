@@ -1,0 +1,133 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/podwright/podwright/cri-shim/internal/monitor/api"
+	"github.com/podwright/podwright/cri-shim/internal/runc"
+)
+
+// updateLimit bounds one update: the kernel may have to reclaim memory for it.
+const updateLimit = time.Minute
+
+// Update implements the protocol.
+func (s *Server) Update(ctx context.Context, r *api.UpdateRequest) (*api.Empty, error) {
+	c, rt, err := s.find(ctx, r.Id)
+	if err != nil {
+		return nil, err
+	}
+	// It goes on when the caller leaves: half an update is none.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), updateLimit)
+	defer cancel()
+	return &api.Empty{}, c.update(ctx, rt, r.Resources)
+}
+
+// update lets the OCI runtime change the limits. When it fails half-way, what it did change is put back.
+func (c *container) update(ctx context.Context, rt runc.Runtime, resources []byte) error {
+	c.mu.Lock()
+	alive := c.handle != nil
+	c.mu.Unlock()
+	if !alive {
+		return fmt.Errorf("container %s is not running: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
+	}
+	var wanted specs.LinuxResources
+	if err := json.Unmarshal(resources, &wanted); err != nil {
+		return fmt.Errorf("update container %s: resources: %w: %w", c.rec.ID, err, errdefs.ErrInvalidArgument)
+	}
+	cg, err := c.s.cgroups.cgroupOf(c.rec.Bundle)
+	if err != nil {
+		return err
+	}
+	file, err := writeTemp(c.rec.Bundle, "update-*.json", resources)
+	if err != nil {
+		return fmt.Errorf("update container %s: %w", c.rec.ID, err)
+	}
+	defer os.Remove(file)
+	before := cg.snapshot(wanted)
+	if err := rt.Update(ctx, c.rec.ID, file); err != nil {
+		return errors.Join(err, before.restore())
+	}
+	return nil
+}
+
+func writeTemp(dir, pattern string, data []byte) (string, error) {
+	f, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return f.Name(), err
+}
+
+// setting is a cgroup file and what was in it.
+type setting struct{ file, value string }
+
+type settings []setting
+
+// limitFiles are the files of v1, by controller, that an update may write, in an order in which they can be
+// written back: memory twice, because memory and swap limit each other.
+var limitFilesV1 = []struct{ controller, name string }{
+	{"cpuset", "cpuset.cpus"}, {"cpuset", "cpuset.mems"},
+	{"memory", "memory.limit_in_bytes"}, {"memory", "memory.memsw.limit_in_bytes"}, {"memory", "memory.limit_in_bytes"},
+	{"cpu", "cpu.shares"}, {"cpu", "cpu.cfs_period_us"}, {"cpu", "cpu.cfs_quota_us"}, {"cpu", "cpu.cfs_period_us"},
+}
+
+var limitFilesV2 = []string{"cpuset.cpus", "cpuset.mems", "memory.max", "memory.swap.max", "cpu.weight", "cpu.max"}
+
+// snapshot reads the limits that an update may change. Files that this host does not have are left out.
+func (c cgroup) snapshot(wanted specs.LinuxResources) settings {
+	var out settings
+	read := func(file string) {
+		if data, err := os.ReadFile(file); err == nil {
+			out = append(out, setting{file, string(data)})
+		}
+	}
+	if c.h.Unified == "" {
+		for _, f := range limitFilesV1 {
+			if dir := c.h.Dir(f.controller, c.path); dir != "" {
+				read(filepath.Join(dir, f.name))
+			}
+		}
+		return out
+	}
+	dir := c.h.Unified + c.path
+	for _, name := range limitFilesV2 {
+		read(filepath.Join(dir, name))
+	}
+	for name := range wanted.Unified {
+		read(filepath.Join(dir, filepath.Base(name)))
+	}
+	return out
+}
+
+// restore writes back what has changed since. The last word counts: a file that could not be written may be
+// writable once another one was.
+func (s settings) restore() error {
+	failed := map[string]error{}
+	for _, was := range s {
+		now, err := os.ReadFile(was.file)
+		if err == nil && string(now) != was.value {
+			err = os.WriteFile(was.file, []byte(was.value), 0)
+		}
+		failed[was.file] = err
+	}
+	var faults []error
+	for _, err := range failed {
+		if err != nil {
+			faults = append(faults, fmt.Errorf("put a limit back: %w", err))
+		}
+	}
+	return errors.Join(faults...)
+}

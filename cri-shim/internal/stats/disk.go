@@ -1,0 +1,111 @@
+package stats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// maxDepth bounds the directories held open at a time. A deeper tree is not measured at all: half a number
+// would look like a whole one.
+const maxDepth = 1000
+
+// walk adds up one tree. It never follows a link, because a container may put one anywhere at any moment.
+type walk struct {
+	layer  Layer
+	linked map[inode]bool // files with several names are counted once
+}
+
+type inode struct{ dev, ino uint64 }
+
+// measure returns what a directory and all below it take on disk; one that is gone is ErrNotFound.
+func measure(ctx context.Context, dir string) (Layer, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Layer{}, classify(dir, err)
+	}
+	w := walk{linked: map[inode]bool{}}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		return Layer{}, classify(dir, err)
+	}
+	w.count(&st)
+	if err := w.directory(ctx, os.NewFile(uintptr(fd), dir), 0); err != nil {
+		return Layer{}, fmt.Errorf("measure %s: %w", dir, err)
+	}
+	return w.layer, nil
+}
+
+// directory counts what is in d, and closes it.
+func (w *walk) directory(ctx context.Context, d *os.File, depth int) error {
+	defer d.Close()
+	if depth == maxDepth {
+		return fmt.Errorf("more than %d directories in one another: %w", maxDepth, errdefs.ErrResourceExhausted)
+	}
+	const batch = 256
+	for {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		names, err := d.Readdirnames(batch)
+		for _, name := range names {
+			if err := w.entry(ctx, d, name, depth); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// entry counts one name; one that vanished since is nothing.
+func (w *walk) entry(ctx context.Context, d *os.File, name string, depth int) error {
+	var st unix.Stat_t
+	at := int(d.Fd())
+	if err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return ignoreGone(err)
+	}
+	w.count(&st)
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	return w.directory(ctx, os.NewFile(uintptr(fd), name), depth+1)
+}
+
+// ignoreGone: the tree is in use while it is measured. ELOOP and ENOTDIR say that a link or a file took the
+// place of a directory.
+func ignoreGone(err error) error {
+	for _, gone := range []error{unix.ENOENT, unix.ELOOP, unix.ENOTDIR} {
+		if errors.Is(err, gone) {
+			return nil
+		}
+	}
+	return err
+}
+
+func (w *walk) count(st *unix.Stat_t) {
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1 {
+		key := inode{uint64(st.Dev), st.Ino}
+		if w.linked[key] {
+			return
+		}
+		w.linked[key] = true
+	}
+	const block = 512 // of st_blocks, whatever the file system's is (stat(3type))
+	w.layer.Bytes += uint64(st.Blocks) * block
+	w.layer.Inodes++
+}

@@ -1,0 +1,112 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// confined is the security context that a kubelet sends for a pod of the restricted standard.
+const confined = `"linux": {"security_context": {
+ "run_as_user": {"value": 1000}, "run_as_group": {"value": 1001}, "supplemental_groups": [1002], "no_new_privs": true, "readonly_rootfs": true,
+ "capabilities": {"drop_capabilities": ["ALL"]}, "seccomp": {"profile_type": 0},
+ "namespace_options": {"pid": 1},
+ "masked_paths": ["/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+  "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap", "/no/such/path"],
+ "readonly_paths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]}}`
+
+// facts prints what the confinement is, one line each.
+const facts = `
+echo caps $(grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | cut -f2 | sort -u)
+echo nnp $(grep NoNewPrivs /proc/self/status | cut -f2) seccomp $(grep Seccomp: /proc/self/status | cut -f2)
+echo id $(id -u) $(id -g) $(id -G)
+echo fds $(ls /proc/self/fd)
+echo kcore $(head -c 9 /proc/kcore | wc -c) keys $(cat /proc/keys | wc -c) timers $(cat /proc/timer_list | wc -c) interrupts $(cat /proc/interrupts | wc -c) firmware $(ls /sys/firmware | wc -l)
+for f in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /sys/fs/cgroup/new /etc/new; do (echo x > $f) 2>/dev/null && echo WROTE $f; done
+`
+
+// TestConfined: what is asked holds for the container's process, and for every command that is run in it.
+func TestConfined(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("confined")
+	id := n.run(p, "confined", "main", facts+"sleep 1000", confined)
+	want := []string{
+		"caps 0000000000000000", "nnp 1 seccomp 2", "id 1000 1001 1001 1002", "fds 0 1 2 3",
+		"kcore 0 keys 0 timers 0 interrupts 0 firmware 0",
+	}
+	var log string
+	n.eventually(func() bool { log = n.crictl("logs", id); return strings.Contains(log, "firmware") })
+	for who, got := range map[string]string{"process": log, "command": n.crictl("exec", "--sync", id, "sh", "-c", facts)} {
+		for _, line := range want {
+			if !strings.Contains(got, line+"\n") && !strings.HasSuffix(got, line) {
+				t.Errorf("%s: no line %q in\n%s", who, line, got)
+			}
+		}
+		if strings.Contains(got, "WROTE") {
+			t.Errorf("%s: %s", who, got)
+		}
+	}
+}
+
+// TestRuntimeIsNotOverwritten: a container that executes the runtime by its own /proc/self/exe gets no hold of the
+// host's file (CVE-2019-5736).
+func TestRuntimeIsNotOverwritten(t *testing.T) {
+	n := newNode(t)
+	runc, err := exec.LookPath("runc")
+	n.must(err)
+	before, err := os.ReadFile(runc)
+	n.must(err)
+	p := n.pod("overwrite")
+	container := strings.Replace(containerJSON("overwrite"), `["sh", "-c", "true"]`, `["/proc/self/exe", "--version"]`, 1)
+	if id, err := n.CreateContainer(p, "overwrite", container); err == nil {
+		_, _ = n.Crictl("start", id) // whether it fails is the runtime's affair
+		n.eventually(func() bool { return n.container(id).Status.State == "CONTAINER_EXITED" })
+	}
+	after, err := os.ReadFile(runc)
+	n.must(err)
+	if sha256.Sum256(before) != sha256.Sum256(after) {
+		t.Error("the runtime's file has changed")
+	}
+}
+
+// TestEnvironmentStaysInside: a container's variables reach neither the runtime, for which LD_PRELOAD would be code
+// on the host, nor another container of the same image (CVE-2021-21334).
+func TestEnvironmentStaysInside(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("env")
+	first := n.run(p, "env", "first", "sleep 1000", `"envs": [{"key": "LD_PRELOAD", "value": "/no/such.so"}, {"key": "PATH", "value": "/bin:/evil"}]`)
+	second := n.run(p, "env", "second", "sleep 1000", "")
+	if got := n.crictl("exec", "--sync", first, "env"); !strings.Contains(got, "LD_PRELOAD=/no/such.so") || !strings.Contains(got, "PATH=/bin:/evil") {
+		t.Errorf("the first has %s", got)
+	}
+	if got := n.crictl("exec", "--sync", second, "env"); strings.Contains(got, "LD_PRELOAD") || strings.Contains(got, "evil") {
+		t.Errorf("the second has %s", got)
+	}
+}
+
+// TestFilesAreNotOtherUsers: nobody but root comes to a container's files by their path (CVE-2021-41103).
+func TestFilesAreNotOtherUsers(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("files")
+	id := n.run(p, "files", "main", "echo x > /made; sleep 1000", "")
+	rootfs := n.State + "/bundles/" + id + "/rootfs/bin/busybox"
+	upper := n.Root + "/pods/" + p + "/containers/" + id + "/upper"
+	n.eventually(func() bool { _, err := os.Stat(upper + "/made"); return err == nil })
+	for _, path := range []string{rootfs, upper + "/made", n.Root + "/images/metadata.db"} {
+		if _, err := os.Stat(path); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "ls", path).CombinedOutput()
+		if err == nil {
+			t.Errorf("another user sees %s: %s", path, out)
+		}
+	}
+}
+
+// containerJSON is a container that ends at once.
+func containerJSON(name string) string {
+	return fmt.Sprintf(`{"metadata": {"name": "%s", "attempt": 0}, "image": {"image": "%s"}, "command": ["sh", "-c", "true"]}`, name, image)
+}
