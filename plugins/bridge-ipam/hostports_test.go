@@ -117,7 +117,7 @@ func TestHostPortsComeBack(t *testing.T) {
 	r := n.add("c", pod, conf)
 	serve(t, pod, "pod", 80)
 	works := func() bool {
-		return ask(t, lan, "tcp", "192.0.2.1:8080", short) == "pod 192.0.2.9" &&
+		return ask(t, lan, "tcp", "192.0.2.1:8080", long) == "pod 192.0.2.9" &&
 			hello(t, pod, lan, netip.MustParseAddr("192.0.2.9")).Addr().String() == "192.0.2.1" // masquerade
 	}
 	next := 0

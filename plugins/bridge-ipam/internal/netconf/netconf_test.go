@@ -301,6 +301,7 @@ func FuzzParse(f *testing.F) {
 		`"ipam":{"subnet":"::ffff:10.0.0.0/112"}`, `"runtimeConfig":{"ips":["::ffff:10.0.0.1"],"mac":"02:00:00:00:00:01"},"ipam":{"subnet":"10.0.0.0/8"}`,
 		`"prevResult":{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/8"}}`, `"cni.dev/valid-attachments":[{"containerID":"a","ifname":"b"}]`,
 		`"ipam":{"subnet":"10.0.0.0/8","routes":[{"dst":"0.0.0.0/0","gw":"10.0.0.1","table":254}]}`,
+		`"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"TCP","hostIP":"::ffff:10.0.0.1"}]},"snat":false`,
 	} {
 		f.Add([]byte(conf(keys)), "IgnoreUnknown=1;IP=10.0.0.9")
 	}
@@ -317,6 +318,11 @@ func FuzzParse(f *testing.F) {
 		}
 		if c.Name == "" || c.Bridge == "" || c.DataDir == "" || len(c.Requested) > len(c.Sets) {
 			t.Errorf("%+v", c)
+		}
+		for _, m := range c.HostPorts.Mappings {
+			if m.HostPort == 0 || m.ContainerPort == 0 || m.Protocol != strings.ToLower(m.Protocol) || m.HostIP.Zone() != "" || m.HostIP.Is4In6() {
+				t.Errorf("%+v", m)
+			}
 		}
 		for _, s := range c.Sets {
 			for _, r := range s {
