@@ -78,25 +78,25 @@ func restoreGuard(store *lease.Locked, network string) error {
 	return guard.Restore(network, ports)
 }
 
-// removeRules takes an attachment out of masquerade, host ports and checks. Its link is gone or down by now. All at
-// the same time: the kernel makes each wait until no packet is among the elements any more.
+// removeRules takes an attachment out of masquerade, host ports and checks. Its link is gone or down by now.
+// One grace period of the kernel is waited for, see hostport.Remove.
 func removeRules(l lease.Lease) error {
-	beside := make(chan error, 1)
-	go func() {
-		port, ok := guardedPort(l)
-		if !ok {
-			beside <- nil
-			return
+	return hostport.Remove(l, func() error {
+		checks := make(chan error, 1)
+		go func() {
+			port, ok := guardedPort(l)
+			if !ok {
+				checks <- nil
+				return
+			}
+			checks <- guard.Remove(l.Network, port)
+		}()
+		var err error
+		if l.Masquerade != "" {
+			err = masq.Remove(l.Masquerade, l.Addresses)
 		}
-		beside <- guard.Remove(l.Network, port)
-	}()
-	err := hostport.Remove(l, func() error {
-		if l.Masquerade == "" {
-			return nil
-		}
-		return masq.Remove(l.Masquerade, l.Addresses)
+		return errors.Join(err, <-checks)
 	})
-	return errors.Join(err, <-beside)
 }
 
 func (c *checking) checkGuard() {

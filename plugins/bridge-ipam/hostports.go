@@ -44,12 +44,21 @@ func (a *adding) claimHostPorts(store *lease.Locked) error {
 		}
 	}
 	if len(ports.Forwards) > 0 {
-		if ports.Link = a.conf.Bridge; a.conf.Routed {
-			ports.Link = a.lease.HostLink
-		}
+		ports.Link = a.nodeLink()
 		a.lease.HostPorts = ports
 	}
 	return nil
+}
+
+// nodeLink is the link by which the node reaches the pod.
+func (a *adding) nodeLink() string {
+	switch {
+	case a.conf.Routed:
+		return a.lease.HostLink
+	case a.conf.IsGateway && a.conf.VLANs.Native != 0:
+		return gatewayLink(a.conf.Bridge, a.conf.VLANs.Native)
+	}
+	return a.conf.Bridge
 }
 
 // vacate takes a host port from an owner that is dead; from one that lives it is an error.
@@ -166,9 +175,9 @@ func portLinks(entries []lease.Entry) []string {
 }
 
 // hairpin says whether the host end is to send back by the way a packet came: asked for, or needed by a pod
-// that reaches itself by a host port where bridges call iptables.
+// that reaches itself by a host port where bridges call iptables. A promiscuous bridge does without.
 func hairpin(conf *netconf.Config, l lease.Lease) bool {
-	return conf.Hairpin || l.HostPorts != nil && l.HostPorts.SNAT
+	return conf.Hairpin || l.HostPorts != nil && l.HostPorts.SNAT && !conf.PromiscMode
 }
 
 // checkHostPorts: what is missing of its own ports is an error, and so is a wish that they do not fulfil.
