@@ -99,7 +99,7 @@ func ignoreGone(err error) error {
 
 func (w *walk) count(st *unix.Stat_t) {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1 {
-		key := inode{uint64(st.Dev), st.Ino}
+		key := inode{st.Dev, st.Ino}
 		if w.linked[key] {
 			return
 		}

@@ -25,7 +25,7 @@ func (f *file) read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, classify(path, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	for n := 0; ; {
 		if n == len(f.buf) {
 			f.buf = append(f.buf, make([]byte, len(f.buf))...)

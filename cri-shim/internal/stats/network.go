@@ -27,16 +27,16 @@ func readNetwork(path string) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	n := &Network{At: time.Now()}
 	all, err := ns.Counters()
 	if err != nil {
 		return nil, err
 	}
 	for _, c := range all {
-		switch {
-		case c.Name == "lo":
-		case c.Name == defaultInterface:
+		switch c.Name {
+		case "lo":
+		case defaultInterface:
 			n.Default = &c
 		default:
 			n.Others = append(n.Others, c)

@@ -51,7 +51,7 @@ func (c *container) update(ctx context.Context, rt runc.Runtime, resources []byt
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", c.rec.ID, err)
 	}
-	defer os.Remove(file)
+	defer func() { _ = os.Remove(file) }()
 	before := cg.snapshot(wanted)
 	if err := rt.Update(ctx, c.rec.ID, file); err != nil {
 		return errors.Join(err, before.restore())
@@ -76,14 +76,15 @@ type setting struct{ file, value string }
 
 type settings []setting
 
-// limitFiles are the files of v1, by controller, that an update may write, in an order in which they can be
-// written back: memory twice, because memory and swap limit each other.
+// limitFilesV1 are the files of v1, by controller, that an update may write, in an order in which they can be
+// written back. Some come twice: memory and swap, period and quota limit each other.
 var limitFilesV1 = []struct{ controller, name string }{
 	{"cpuset", "cpuset.cpus"}, {"cpuset", "cpuset.mems"},
 	{"memory", "memory.limit_in_bytes"}, {"memory", "memory.memsw.limit_in_bytes"}, {"memory", "memory.limit_in_bytes"},
 	{"cpu", "cpu.shares"}, {"cpu", "cpu.cfs_period_us"}, {"cpu", "cpu.cfs_quota_us"}, {"cpu", "cpu.cfs_period_us"},
 }
 
+// limitFilesV2 are those of v2, beside the keys that an update names itself.
 var limitFilesV2 = []string{"cpuset.cpus", "cpuset.mems", "memory.max", "memory.swap.max", "cpu.weight", "cpu.max"}
 
 // snapshot reads the limits that an update may change. Files that this host does not have are left out.
