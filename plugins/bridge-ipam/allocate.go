@@ -75,8 +75,7 @@ func reclaim(store *lease.Locked, host *netutil.Handle) error {
 		return err
 	}
 	for _, e := range dead {
-		t := teardown{network: e.Lease.Network}
-		if err := t.removeRules(e.Lease); err != nil {
+		if err := removeRules(e.Lease); err != nil {
 			return err
 		}
 		if err := store.Drop(e.Record); err != nil {

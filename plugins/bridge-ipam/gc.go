@@ -111,7 +111,7 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 	}
 	var faults []error
 	for _, e := range stale {
-		faults = append(faults, teardown{plugin: p, store: s, network: network}.removeRules(e.Lease), store.Drop(e.Record))
+		faults = append(faults, removeRules(e.Lease), store.Drop(e.Record))
 	}
 	faults = append(faults, collectAdopted(store, valid), retainMasquerade(store, network), retainHostPorts(host, store, network, portLinks(stale)),
 		restoreGuard(store, network), store.Sweep())

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +29,7 @@ func writeBenchmark(dir string) ([]string, error) {
 }
 
 // showBenchmarks prints the median of each operation.
-func showBenchmarks(w io.Writer, dir string) error {
+func showBenchmarks(dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*_benchmark_data.json"))
 	if err != nil || len(files) == 0 {
 		return fmt.Errorf("the suite left no benchmark data: %w", err)
@@ -58,7 +57,7 @@ func showBenchmarks(w io.Writer, dir string) error {
 				continue
 			}
 			slices.Sort(times)
-			fmt.Fprintf(w, "  %-20s p50 %8.2f ms of %d\n", name, float64(times[len(times)/2])/float64(time.Millisecond), len(times))
+			fmt.Printf("  %-20s p50 %8.2f ms of %d\n", name, float64(times[len(times)/2])/float64(time.Millisecond), len(times))
 		}
 	}
 	return nil

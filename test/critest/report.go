@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -110,22 +109,25 @@ func judge(specs []spec, features string) result {
 	return r
 }
 
-func (r result) print(w io.Writer, lane string, took time.Duration) {
-	fmt.Fprintf(w, "%-10s %3d passed, %d failed, %d skipped, in %d s\n", lane, r.passed, len(r.failed), len(r.skipped), int(took.Seconds()))
+// text is the report for people.
+func (r result) text(lane string, took time.Duration) string {
+	var w strings.Builder
+	fmt.Fprintf(&w, "%-10s %3d passed, %d failed, %d skipped, in %d s\n", lane, r.passed, len(r.failed), len(r.skipped), int(took.Seconds()))
 	byReason := map[string][]spec{}
 	for _, s := range r.skipped {
 		reason := firstLine(s.Failure.Message)
 		byReason[reason] = append(byReason[reason], s)
 	}
 	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
-		fmt.Fprintf(w, "  skipped %d: %s\n", len(byReason[reason]), reason)
+		fmt.Fprintf(&w, "  skipped %d: %s\n", len(byReason[reason]), reason)
 		for _, s := range byReason[reason] {
-			fmt.Fprintf(w, "    %s\n", s.name())
+			fmt.Fprintf(&w, "    %s\n", s.name())
 		}
 	}
 	for _, s := range r.failed {
-		fmt.Fprintf(w, "  FAILED %s\n    %.300s\n", s.name(), brief(s.Failure.Message))
+		fmt.Fprintf(&w, "  FAILED %s\n    %.300s\n", s.name(), brief(s.Failure.Message))
 	}
+	return w.String()
 }
 
 // err is about the specs; runErr counts where they do not explain it.

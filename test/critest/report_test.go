@@ -38,11 +38,10 @@ func TestJudge(t *testing.T) {
 	if r.passed != 1 || len(r.failed) != 2 || len(r.skipped) != 2 || len(r.unexpected) != 1 || r.unexpected[0].name() != "a odd" {
 		t.Errorf("got %+v", r)
 	}
-	var b strings.Builder
-	r.print(&b, "serial", 3*time.Second)
+	text := r.text("serial", 3*time.Second)
 	for _, want := range []string{"serial", "1 passed, 2 failed, 2 skipped, in 3 s", "skipped 1: not today\n    a odd\n", "FAILED a breaks\n    it broke\n", "FAILED a hangs"} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("no %q in\n%s", want, b.String())
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
 	if err := r.err(nil); err == nil || !strings.Contains(err.Error(), "2 specs failed") || !strings.Contains(err.Error(), "a odd: not today") {

@@ -78,9 +78,9 @@ func (s *suite) run(ctx context.Context, l lane) error {
 		return fmt.Errorf("%w: %w\n%s", runErr, err, tail[max(0, len(tail)-4096):])
 	}
 	r := judge(specs, features(s.runtimes[l.handler]))
-	r.print(os.Stdout, l.name, time.Since(begin))
+	fmt.Print(r.text(l.name, time.Since(begin)))
 	if l.benchmark {
-		return errors.Join(runErr, showBenchmarks(os.Stdout, dir))
+		return errors.Join(runErr, showBenchmarks(dir))
 	}
 	return r.err(runErr)
 }

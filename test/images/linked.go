@@ -15,7 +15,7 @@ func linked(program string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", program, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	linker := ""
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {

@@ -101,7 +101,7 @@ func (n *Node) conflist() string {
 
 func (n *Node) plugin() string {
 	return fmt.Sprintf(`{"type": "bridge-ipam", "bridge": "%s", "isGateway": true, "ipMasq": true, "hairpinMode": true,
- "capabilities": {"io.podwright.netns-destroyed": true},
+ "capabilities": {"portMappings": true, "io.podwright.netns-destroyed": true},
  "ipam": {"ranges": [[{"subnet": "%s.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "%s/leases"}}`, n.Bridge, n.Subnet, n.Base)
 }
 

@@ -42,8 +42,8 @@ func mounts(in Input) ([]specs.Mount, string, error) {
 }
 
 func volume(v Volume, in Input) (specs.Mount, error) {
-	bad := func(why string) (specs.Mount, error) {
-		return specs.Mount{}, fmt.Errorf("mount at %.200q: %s: %w", v.ContainerPath, why, errdefs.ErrInvalidArgument)
+	bad := func(fault string) (specs.Mount, error) {
+		return specs.Mount{}, fmt.Errorf("mount at %.200q: %s: %w", v.ContainerPath, fault, errdefs.ErrInvalidArgument)
 	}
 	dest := filepath.Clean(v.ContainerPath)
 	if !filepath.IsAbs(v.ContainerPath) || dest == "/" {

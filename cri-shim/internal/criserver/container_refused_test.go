@@ -70,6 +70,8 @@ var refusedContainers = []struct {
 	{"climbing mount", mount(&runtime.Mount{ContainerPath: "/a/../b", HostPath: "/a"}), "mounts[0].container_path"},
 	{"relative source", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "a"}), "mounts[0].host_path"},
 	{"no source", mount(&runtime.Mount{ContainerPath: "/a"}), "mounts[0].host_path"},
+	{"file of ours", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/proc/self/fd/7"}), "mounts[0].host_path"},
+	{"root of ours", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/proc//thread-self/root"}), "mounts[0].host_path"},
 	{"propagation", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", Propagation: 7}), "propagation"},
 	{"rro without ro", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", RecursiveReadOnly: true}), "recursive_read_only"},
 	{"rro and slave", mount(&runtime.Mount{ContainerPath: "/a", HostPath: "/a", Readonly: true, RecursiveReadOnly: true, Propagation: 1}), "recursive_read_only"},

@@ -28,11 +28,6 @@ func (f *faults) missing(field string) {
 	f.invalid = append(f.invalid, field+" is missing")
 }
 
-// lacks notes a field that asks for something not implemented.
-func (f *faults) lacks(field string) {
-	f.lacking = append(f.lacking, field+" is not supported yet")
-}
-
 // err is nil when all is well. Only the first few faults are told.
 func (f *faults) err() error {
 	const most = 8

@@ -90,7 +90,7 @@ func SupportsIDMap(dir string) error {
 		if err != nil {
 			return fmt.Errorf("clone the mount of %s: %w", dir, err)
 		}
-		defer unix.Close(tree)
+		defer func() { _ = unix.Close(tree) }()
 		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
 		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 			return fmt.Errorf("map the ids of the mount of %s: %w", dir, err)

@@ -75,7 +75,7 @@ func attachMapped(dir, name string, userns int) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(tree)
+	defer func() { _ = unix.Close(tree) }()
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		return err
@@ -92,7 +92,7 @@ func carry(from, to string, host int) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(tree)
+	defer func() { _ = unix.Close(tree) }()
 	if err := unix.Setns(host, unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("return to the host's mounts: %w", err)
 	}

@@ -67,7 +67,7 @@ func serve(l net.Listener, page string) error {
 
 // answer reads one request to the end of its header. net/http would be four times the program.
 func answer(c net.Conn, page string) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	in := bufio.NewReader(c)
 	for {
 		line, err := in.ReadString('\n')
