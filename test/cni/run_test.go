@@ -147,8 +147,8 @@ func (r *run) newPod(i int) {
 	r.t.Helper()
 	pod := newPod(r.t)
 	a := lab.Attachment{ID: fmt.Sprintf("pod%d", i), NetNS: pod.Path(), Args: r.args, Runtime: r.runtime}
-	if r.scenario.pod != nil {
-		r.scenario.pod(i, &a)
+	if r.pod != nil {
+		r.pod(i, &a)
 	}
 	r.pods, r.at = append(r.pods, pod), append(r.at, a)
 	r.word(pod.Path(), fmt.Sprintf("NETNS%d", i))

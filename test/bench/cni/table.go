@@ -51,10 +51,10 @@ func (t *table) note(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
 }
 
-// print shows each kind of work with the contenders below each other, and how many times faster ours is. A ratio is
-// of medians.
+// print shows each kind of work with the contenders below each other, and how much better ours is, by the ratio of
+// the medians: of their time to ours, or of our throughput to theirs.
 func (t *table) print(w io.Writer) {
-	_, _ = fmt.Fprintf(w, "\n%s\n%-34s %-28s %5s %10s %10s  %s\n", t.title, "", "", "n", "p50", "p95", "p50 against ours")
+	_, _ = fmt.Fprintf(w, "\n%s\n%-34s %-28s %5s %10s %10s  %s\n", t.title, "", "", "n", "p50", "p95", "how much better ours is")
 	slices.SortStableFunc(t.rows, func(a, b row) int { return t.first(a.work) - t.first(b.work) })
 	last := ""
 	for _, r := range t.rows {
@@ -66,7 +66,7 @@ func (t *table) print(w io.Writer) {
 		ours := t.row(r.work, ourName)
 		if len(r.rate) > 0 {
 			rate := median(r.rate)
-			_, _ = fmt.Fprintf(w, "%-34s %-28s %5d %7.2f Gb/s %10s  %s\n", work, r.contender, len(r.rate), rate/1e9, "", times(rate, median(ours.rate), r.contender))
+			_, _ = fmt.Fprintf(w, "%-34s %-28s %5d %7.2f Gb/s %10s  %s\n", work, r.contender, len(r.rate), rate/1e9, "", times(median(ours.rate), rate, r.contender))
 			continue
 		}
 		p50 := r.samples.at(0.5)
@@ -82,11 +82,12 @@ func (t *table) first(work string) int {
 	return slices.IndexFunc(t.rows, func(r row) bool { return r.work == work })
 }
 
-func times(theirs, ours float64, contender string) string {
-	if contender == ourName || ours == 0 {
+// times is a ratio; ours needs none.
+func times(over, under float64, contender string) string {
+	if contender == ourName || under == 0 {
 		return ""
 	}
-	return fmt.Sprintf("× %.2f", theirs/ours)
+	return fmt.Sprintf("× %.2f", over/under)
 }
 
 func show(d time.Duration) string {
