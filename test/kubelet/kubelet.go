@@ -133,7 +133,8 @@ func (k *Kubelet) Start() error {
 	k.cmd = exec.Command(k.programs.Kubelet, "--config-dir", k.base+"/config", "--root-dir", k.Root,
 		"--hostname-override", Hostname, "--node-ip", HostIP, "-v", "4")
 	k.cmd.Stdout, k.cmd.Stderr = log, log
-	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the test only
+	// Ctrl-C is for the test only; without the test it must not go on to start pods.
+	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := k.cmd.Start(); err != nil {
 		k.cmd = nil
 		return fmt.Errorf("start the kubelet: %w", err)
