@@ -35,21 +35,24 @@ func (k *Kubelet) hostPaths() error {
 	return nil
 }
 
-// tunables lets the kubelet find its kernel settings made: it would set them for the whole host, and never back.
-func (k *Kubelet) tunables() error {
-	for name, value := range map[string]string{
-		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
-		"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
-	} {
+// tunables are the kernel settings that a kubelet makes for the whole host, and never takes back, unless it finds them made.
+var tunables = map[string]string{
+	"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
+	"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
+}
+
+// command is a program that finds the tunables made, by files in their place. That is in one more mount namespace: with a file over
+// it, the kernel lets nobody else mount a /proc of a user namespace. What is mounted below the kubelet's root is seen in both.
+func (k *Kubelet) command(args ...string) (*exec.Cmd, error) {
+	script := "set -e\n"
+	for name, value := range tunables {
 		file := filepath.Join(k.base, strings.ReplaceAll(name, "/", "."))
 		if err := os.WriteFile(file, []byte(value+"\n"), 0o444); err != nil {
-			return err
+			return nil, err
 		}
-		if err := k.mount(file, "/proc/sys/"+name, "", unix.MS_BIND); err != nil {
-			return err
-		}
+		script += "mount --bind " + file + " /proc/sys/" + name + "\n"
 	}
-	return nil
+	return exec.Command("unshare", append([]string{"--mount", "--propagation", "unchanged", "sh", "-c", script + `exec "$@"`, "sh"}, args...)...), nil
 }
 
 func (k *Kubelet) mount(source, target, kind string, flags uintptr) error {

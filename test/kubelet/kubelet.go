@@ -58,7 +58,7 @@ func New(n *node.Node, p Programs) (*Kubelet, error) {
 			Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, //nolint:gosec // loopback of a namespace of its own
 		},
 	}
-	for _, step := range []func() error{k.files, k.hostPaths, k.tunables, k.address, k.cgroups} {
+	for _, step := range []func() error{k.files, k.hostPaths, k.address, k.cgroups} {
 		if err := step(); err != nil {
 			return k, err
 		}
@@ -130,10 +130,14 @@ func (k *Kubelet) Start() error {
 		return err
 	}
 	defer log.Close()
-	k.cmd = exec.Command(k.programs.Kubelet, "--config-dir", k.base+"/config", "--root-dir", k.Root,
+	k.cmd, err = k.command(k.programs.Kubelet, "--config-dir", k.base+"/config", "--root-dir", k.Root,
 		"--hostname-override", Hostname, "--node-ip", HostIP, "-v", "4")
+	if err != nil {
+		return err
+	}
 	k.cmd.Stdout, k.cmd.Stderr = log, log
-	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the test only
+	// Ctrl-C is for the test only; without the test it must not go on to start pods.
+	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := k.cmd.Start(); err != nil {
 		k.cmd = nil
 		return fmt.Errorf("start the kubelet: %w", err)

@@ -54,8 +54,14 @@ type world struct {
 	dir  string // of the host, for volumes and for what containers tell
 }
 
-// newWorld starts both, the kubelet with more configuration. At the end of the test the pods are withdrawn, the kubelet removes them, and nothing may be left.
-func newWorld(t *testing.T, more ...string) *world {
+// options are what a world has that is not usual. All may be empty.
+type options struct {
+	config  string // more of it for the kubelet
+	runtime string // path of an OCI runtime
+}
+
+// newWorld starts both. At the end of the test the pods are withdrawn, the kubelet removes them, and nothing may be left.
+func newWorld(t *testing.T, o options) *world {
 	t.Helper()
 	cache := root + "/.cache"
 	n, err := node.New(node.Programs{Bin: root + "/bin", Tools: cache + "/tools", Registry: cache + "/registry"})
@@ -64,10 +70,11 @@ func newWorld(t *testing.T, more ...string) *world {
 	}
 	t.Cleanup(func() { stopNode(t, n) })
 	must(t, err)
+	n.UseRuntime(o.runtime)
 	must(t, withHostPorts(n.NetDir+"/10.conflist"))
 	w := &world{node: n, dir: n.Base + "/host"}
 	must(t, os.Mkdir(w.dir, 0o777))
-	w.Kubelet, err = New(n, Programs{Kubelet: cache + "/kubernetes/kubelet", Sample: root + "/conf/kubelet/10-cri-shim.conf", More: strings.Join(more, "")})
+	w.Kubelet, err = New(n, Programs{Kubelet: cache + "/kubernetes/kubelet", Sample: root + "/conf/kubelet/10-cri-shim.conf", More: o.config})
 	t.Cleanup(func() { w.stop(t) })
 	must(t, err)
 	must(t, n.Start())

@@ -10,7 +10,7 @@ import (
 
 // TestPods runs pods of all kinds at once over one cri-shim, as a kubelet does.
 func TestPods(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, options{})
 	for name, test := range map[string]func(*testing.T, *world){
 		"running":                     testRunning,
 		"restart never":               testRestartNever,
@@ -58,7 +58,6 @@ func TestPods(t *testing.T) {
 		"privileged":                  testPrivileged,
 		"changed manifest":            testChange,
 		"statistics":                  testStats,
-		"user namespace":              testUserNamespace,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

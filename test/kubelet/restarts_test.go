@@ -26,7 +26,7 @@ var kept = map[string]string{
 
 // TestRestarts ends the kubelet, cri-shim, and both, in every way. No container may notice.
 func TestRestarts(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, options{})
 	for name, spec := range kept {
 		w.pod(t, name, spec)
 	}

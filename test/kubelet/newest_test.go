@@ -1,14 +1,30 @@
 package kubelet
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
 )
 
-// TestStreams is a kubelet with the features that are not on by default: lists come in streams, and events tell it of ends.
-func TestStreams(t *testing.T) {
-	w := newWorld(t, "featureGates: {CRIListStreaming: true, EventedPLEG: true}\n")
+// TestNewest is a kubelet with what is not on by default, lists in streams and events that tell it of ends, over the newest
+// OCI runtime where that has been built: what distributions have makes no user namespaces yet.
+func TestNewest(t *testing.T) {
+	o := options{config: "featureGates: {CRIListStreaming: true, EventedPLEG: true}\n"}
+	if runc := root + "/.cache/tools/runc"; exists(runc) {
+		o.runtime = runc
+	}
+	w := newWorld(t, o)
+	t.Run("streams", func(t *testing.T) { testStreams(t, w) })
+	t.Run("user namespace", func(t *testing.T) { testUserNamespace(t, w) })
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func testStreams(t *testing.T, w *world) {
 	const name = "streams"
 	w.pod(t, name, "volumes: [{name: d, emptyDir: {}}]\ncontainers:\n"+
 		shell("main", "[ -e /d/again ] || { touch /d/again; exit 1; }"+forever, "volumeMounts: [{name: d, mountPath: /d}]"))
