@@ -36,8 +36,8 @@ func iperf(t testing.TB, from, to string, addr netip.Addr, seconds string) (perS
 	nettest.In(t, to, server.Start)
 	defer func() { _ = server.Process.Kill() }()
 	var client *exec.Cmd
-	for range 100 { // until the server listens
-		client = exec.Command(path, "-c", addr.String(), "-t", seconds)
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); { // until the server listens
+		client = exec.Command(path, "-c", addr.String(), "-t", seconds, "--connect-timeout", "1000") // milliseconds
 		nettest.In(t, from, client.Start)
 		if err = client.Wait(); err == nil {
 			break
