@@ -24,7 +24,7 @@ func eventually(t *testing.T, what string, f func() error) {
 
 func (w *world) asks(from criclient.Pod, addr, want string) func() error {
 	return func() error {
-		got, err := w.Exec(w.t.Context(), from, "wget", "-q", "-T", "2", "-O", "-", "http://"+addr+"/")
+		got, err := w.Exec(w.t.Context(), from, "timeout", "3", "wget", "-q", "-O", "-", "http://"+addr+"/")
 		if err == nil && strings.TrimSpace(got) != want {
 			err = fmt.Errorf("answered %q, want %q", got, want)
 		}
@@ -35,7 +35,7 @@ func (w *world) asks(from criclient.Pod, addr, want string) func() error {
 // fetch asks from the node, or from a namespace entered by prefix.
 func (w *world) fetch(prefix []string, addr, want string) func() error {
 	return func() error {
-		args := append(append([]string{}, prefix...), "busybox", "wget", "-q", "-T", "2", "-O", "-", "http://"+addr+"/")
+		args := append(append([]string{}, prefix...), "busybox", "timeout", "3", "busybox", "wget", "-q", "-O", "-", "http://"+addr+"/")
 		out, err := command(w.t.Context(), args...)
 		if err == nil && strings.TrimSpace(out) != want {
 			err = fmt.Errorf("answered %q, want %q", out, want)
@@ -112,15 +112,25 @@ COMMIT
 
 // kubeProxyNFTables is the same for its nftables mode: a table of its own with dispatch by verdict maps.
 const kubeProxyNFTables = `table ip kube-proxy {
-	map service-ips { type ipv4_addr . inet_proto . inet_service : verdict
-		elements = { 10.96.0.10 . tcp . 80 : goto service-a } }
-	chain service-a { meta mark set meta mark or 0x4000 dnat to %s:80 }
-	chain services { ip daddr . meta l4proto . th dport vmap @service-ips }
-	chain nat-prerouting { type nat hook prerouting priority dstnat; jump services }
-	chain nat-output { type nat hook output priority -100; jump services }
-	chain nat-postrouting { type nat hook postrouting priority srcnat; meta mark and 0x4000 != 0 masquerade fully-random }
-	chain filter-forward { type filter hook forward priority -110; ct state new jump firewall-check }
-	chain firewall-check { }
+	map service-ips {
+		type ipv4_addr . inet_proto . inet_service : verdict
+		elements = { 10.96.0.10 . tcp . 80 : goto service-a }
+	}
+	chain service-a {
+		meta mark set meta mark or 0x4000 dnat to %s:80
+	}
+	chain services {
+		ip daddr . meta l4proto . th dport vmap @service-ips
+	}
+	chain nat-prerouting {
+		type nat hook prerouting priority dstnat; jump services
+	}
+	chain nat-output {
+		type nat hook output priority -100; jump services
+	}
+	chain nat-postrouting {
+		type nat hook postrouting priority srcnat; meta mark & 0x4000 != 0 masquerade fully-random
+	}
 }
 `
 
@@ -130,7 +140,7 @@ func TestBesideKubeProxy(t *testing.T) {
 	server, ip := w.web("server", 8080)
 	client, _ := w.start(criclient.Spec{Name: "client", Command: []string{"sleep", "1000"}})
 	for mode, load := range map[string]struct{ rules, with, remove string }{
-		"iptables": {kubeProxyIPTables, "iptables-restore --noflush", "iptables -t nat -F; iptables -F; iptables -t nat -X; iptables -X"},
+		"iptables": {kubeProxyIPTables, "iptables-restore --noflush", "nft delete table ip nat; nft delete table ip filter"},
 		"nftables": {kubeProxyNFTables, "nft -f -", "nft delete table ip kube-proxy"},
 	} {
 		t.Run(mode, func(t *testing.T) {
@@ -152,7 +162,7 @@ func TestForwardPolicyDrop(t *testing.T) {
 	client, _ := w.start(criclient.Spec{Name: "client", Command: []string{"sleep", "1000"}})
 	w.reachable(server, client, ip)
 	w.run("iptables", "-P", "FORWARD", "DROP")
-	defer w.run("sh", "-c", "iptables -P FORWARD ACCEPT; iptables -F FORWARD")
+	defer w.run("nft", "delete", "table", "ip", "filter")
 	if err := w.fetch([]string{"nsenter", "--net", "-t", w.lan, "--"}, nodeOnLAN+":8080", "server")(); err == nil {
 		t.Error("the policy does nothing: the test proves nothing")
 	}
