@@ -64,7 +64,7 @@ e2e: build tools newest-runc ## end-to-end tests: built binaries, crictl, cnitoo
 	CI=true $(GO) test -count=1 -timeout 5m -parallel 6 ./test/cni/...
 
 .PHONY: critest
-critest: critest-parts ## the CRI conformance suite: serial, parallel, and with another runtime handler (as root)
+critest: critest-parts ## the CRI conformance suite: serial, parallel, by another runtime, streams by websocket (as root)
 	@$(CACHE)/critest --output $(CACHE)/critest-output $(if $(FOCUS),--focus '$(FOCUS)')
 
 .PHONY: critest-benchmark

@@ -43,7 +43,7 @@ func main() {
 	flag.StringVar(&o.programs.Tools, "tools", ".cache/tools", "directory of critest, ginkgo and crictl")
 	flag.StringVar(&o.parts.Busybox, "busybox", ".cache/debian/bin/busybox", "the busybox of Debian's package busybox")
 	flag.StringVar(&o.parts.Applets, "applets", ".cache/applets", "the built test/images/applets")
-	flag.StringVar(&o.lanes, "lanes", "serial,parallel,handler", "what to run: of serial, parallel, handler, websocket, benchmark")
+	flag.StringVar(&o.lanes, "lanes", "serial,parallel,handler,websocket", "what to run: of serial, parallel, handler, websocket, benchmark")
 	flag.StringVar(&o.focus, "focus", "", "run only specs that match this regular expression")
 	flag.StringVar(&o.skip, "skip", "", "leave out specs that match this regular expression")
 	flag.StringVar(&o.handler, "handler", "", "OCI runtime of the second handler (default: runc of the tools, crun, runc)")

@@ -107,6 +107,18 @@ func TestFilesAreNotOtherUsers(t *testing.T) {
 	}
 }
 
+// TestNothingIsMountedOnProc: what hides /proc would take the confinement away (CVE-2019-16884).
+func TestNothingIsMountedOnProc(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("proc")
+	for _, dest := range []string{"/proc", "/proc/sys/kernel", "/proc/self/attr"} {
+		mounts := fmt.Sprintf(`"mounts": [{"container_path": "%s", "host_path": "%s"}]`, dest, t.TempDir())
+		if id, err := n.RunContainer(p, "proc", "c"+fmt.Sprint(len(dest)), image, "sleep 1000", mounts); err == nil {
+			t.Errorf("%s is mounted upon: %s", dest, n.exec(id, "ls", "-la", dest))
+		}
+	}
+}
+
 // containerJSON is a container that ends at once.
 func containerJSON(name string) string {
 	return fmt.Sprintf(`{"metadata": {"name": "%s", "attempt": 0}, "image": {"image": "%s"}, "command": ["sh", "-c", "true"]}`, name, image)
