@@ -76,6 +76,11 @@ func newWorld(t *testing.T, o options) *world {
 	must(t, os.Mkdir(w.dir, 0o777))
 	w.Kubelet, err = New(n, Programs{Kubelet: cache + "/kubernetes/kubelet", Sample: root + "/conf/kubelet/10-cri-shim.conf", More: o.config})
 	t.Cleanup(func() { w.stop(t) })
+	t.Cleanup(func() {
+		if w.cmd != nil {
+			w.emptied(t)
+		}
+	})
 	must(t, err)
 	must(t, n.Start())
 	must(t, w.Start())
@@ -112,6 +117,25 @@ func (w *world) stop(t *testing.T) {
 	if err := w.Kubelet.Stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+// emptied waits until the kubelet has removed the volumes and the cgroups of pods that are gone.
+func (w *world) emptied(t *testing.T) {
+	t.Helper()
+	w.eventually(t, "the kubelet removes volumes and cgroups", 60*time.Second, func() string {
+		left, _ := filepath.Glob(w.Root + "/pods/*")
+		tops, err := hierarchies()
+		if err != nil {
+			return err.Error()
+		}
+		for _, top := range tops {
+			for _, pods := range []string{"/kubepods/pod*", "/kubepods/*/pod*"} {
+				cgroups, _ := filepath.Glob(top + w.node.CgroupParent + pods)
+				left = append(left, cgroups...)
+			}
+		}
+		return strings.Join(left, " ")
+	})
 }
 
 func must(t *testing.T, err error) {
