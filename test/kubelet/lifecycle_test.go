@@ -19,6 +19,17 @@ func testGraceful(t *testing.T, w *world) {
 	equal(t, "order", file(dir+"/order"), "hook\nhook ends\nterm\nend\n")
 }
 
+// appears waits for a file by which a script says how far it is: a container is ready before its traps are.
+func (w *world) appears(t *testing.T, path string) {
+	t.Helper()
+	w.eventually(t, path+" appears", 10*time.Second, func() string {
+		if _, err := os.Stat(path); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
 // What does not end by SIGTERM has its grace, and is then killed.
 func testForce(t *testing.T, w *world) {
 	const name = "force"
@@ -26,12 +37,7 @@ func testForce(t *testing.T, w *world) {
 	w.pod(t, name, "terminationGracePeriodSeconds: 3\nvolumes:\n"+volume+"containers:\n"+
 		shell("main", "trap 'date +%s >/host/term' TERM; touch /host/up; while :; do date +%s >/host/last; sleep 0.1; done", mountHost))
 	w.running(t, name)
-	w.eventually(t, "the trap is set", 10*time.Second, func() string {
-		if _, err := os.Stat(dir + "/up"); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
+	w.appears(t, dir+"/up")
 	w.withdraw(t, name)
 	term, err := strconv.Atoi(strings.TrimSpace(file(dir + "/term")))
 	must(t, err)
@@ -48,6 +54,7 @@ func testStopSignal(t *testing.T, w *world) {
 	w.pod(t, name, "os: {name: linux}\nterminationGracePeriodSeconds: 20\nvolumes:\n"+volume+"containers:\n"+
 		shell("main", "trap 'echo USR1 >/host/got; exit 0' USR1; touch /host/up; while :; do sleep 0.1; done", mountHost+"lifecycle: {stopSignal: SIGUSR1}"))
 	w.running(t, name)
+	w.appears(t, dir+"/up")
 	w.withdraw(t, name)
 	equal(t, "signal", file(dir+"/got"), "USR1\n")
 }

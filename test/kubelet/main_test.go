@@ -57,6 +57,7 @@ type world struct {
 // options are what a world has that is not usual. All may be empty.
 type options struct {
 	config  string // more of it for the kubelet
+	shim    string // more of it for cri-shim: keys of no section
 	runtime string // path of an OCI runtime
 }
 
@@ -71,6 +72,7 @@ func newWorld(t *testing.T, o options) *world {
 	t.Cleanup(func() { stopNode(t, n) })
 	must(t, err)
 	n.UseRuntime(o.runtime)
+	must(t, prepend(n.Base+"/config.toml", o.shim))
 	must(t, withHostPorts(n.NetDir+"/10.conflist"))
 	w := &world{node: n, dir: n.Base + "/host"}
 	must(t, os.Mkdir(w.dir, 0o777))
@@ -85,6 +87,14 @@ func newWorld(t *testing.T, o options) *world {
 	must(t, n.Start())
 	must(t, w.Start())
 	return w
+}
+
+func prepend(path, text string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append([]byte(text), data...), 0o644)
 }
 
 // withHostPorts lets the plugin have the host ports of pods.

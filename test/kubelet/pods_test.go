@@ -10,7 +10,7 @@ import (
 
 // TestPods runs pods of all kinds at once over one cri-shim, as a kubelet does.
 func TestPods(t *testing.T) {
-	w := newWorld(t, options{})
+	w := newWorld(t, options{shim: "create_missing_mount_sources = true\n"})
 	for name, test := range map[string]func(*testing.T, *world){
 		"running":                     testRunning,
 		"restart never":               testRestartNever,
@@ -58,6 +58,8 @@ func TestPods(t *testing.T) {
 		"privileged":                  testPrivileged,
 		"changed manifest":            testChange,
 		"statistics":                  testStats,
+		"exec by a stream":            testExec,
+		"attach":                      testAttach,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
