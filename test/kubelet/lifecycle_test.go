@@ -2,8 +2,6 @@ package kubelet
 
 import (
 	"os"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 )
@@ -30,21 +28,15 @@ func (w *world) appears(t *testing.T, path string) {
 	})
 }
 
-// What does not end by SIGTERM has its grace, and is then killed.
+// What does not end by SIGTERM, as a process 1 that does not handle it, has its grace and is then killed.
 func testForce(t *testing.T, w *world) {
 	const name = "force"
-	dir, volume := w.hostDir(t, name)
-	w.pod(t, name, "terminationGracePeriodSeconds: 3\nvolumes:\n"+volume+"containers:\n"+
-		shell("main", "trap 'date +%s >/host/term' TERM; touch /host/up; while :; do date +%s >/host/last; sleep 0.1; done", mountHost))
+	w.pod(t, name, "terminationGracePeriodSeconds: 3\ncontainers:\n"+shell("main", "exec sleep 1000", ""))
 	w.running(t, name)
-	w.appears(t, dir+"/up")
+	begin := time.Now()
 	w.withdraw(t, name)
-	term, err := strconv.Atoi(strings.TrimSpace(file(dir + "/term")))
-	must(t, err)
-	last, err := strconv.Atoi(strings.TrimSpace(file(dir + "/last")))
-	must(t, err)
-	if last-term < 2 {
-		t.Errorf("killed %d s after SIGTERM, want its grace of 3 s", last-term)
+	if grace := time.Since(begin); grace < 3*time.Second {
+		t.Errorf("killed after %s, want its grace of 3 s", grace)
 	}
 }
 
