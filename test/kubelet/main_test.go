@@ -57,6 +57,7 @@ type world struct {
 // options are what a world has that is not usual. All may be empty.
 type options struct {
 	config  string // more of it for the kubelet
+	shim    string // more of it for cri-shim: keys of no section
 	runtime string // path of an OCI runtime
 }
 
@@ -71,15 +72,29 @@ func newWorld(t *testing.T, o options) *world {
 	t.Cleanup(func() { stopNode(t, n) })
 	must(t, err)
 	n.UseRuntime(o.runtime)
+	must(t, prepend(n.Base+"/config.toml", o.shim))
 	must(t, withHostPorts(n.NetDir+"/10.conflist"))
 	w := &world{node: n, dir: n.Base + "/host"}
 	must(t, os.Mkdir(w.dir, 0o777))
 	w.Kubelet, err = New(n, Programs{Kubelet: cache + "/kubernetes/kubelet", Sample: root + "/conf/kubelet/10-cri-shim.conf", More: o.config})
 	t.Cleanup(func() { w.stop(t) })
+	t.Cleanup(func() {
+		if w.cmd != nil {
+			w.emptied(t)
+		}
+	})
 	must(t, err)
 	must(t, n.Start())
 	must(t, w.Start())
 	return w
+}
+
+func prepend(path, text string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append([]byte(text), data...), 0o644)
 }
 
 // withHostPorts lets the plugin have the host ports of pods.
@@ -112,6 +127,25 @@ func (w *world) stop(t *testing.T) {
 	if err := w.Kubelet.Stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+// emptied waits until the kubelet has removed the volumes and the cgroups of pods that are gone.
+func (w *world) emptied(t *testing.T) {
+	t.Helper()
+	w.eventually(t, "the kubelet removes volumes and cgroups", 60*time.Second, func() string {
+		left, _ := filepath.Glob(w.Root + "/pods/*")
+		tops, err := hierarchies()
+		if err != nil {
+			return err.Error()
+		}
+		for _, top := range tops {
+			for _, pods := range []string{"/kubepods/pod*", "/kubepods/*/pod*"} {
+				cgroups, _ := filepath.Glob(top + w.node.CgroupParent + pods)
+				left = append(left, cgroups...)
+			}
+		}
+		return strings.Join(left, " ")
+	})
 }
 
 func must(t *testing.T, err error) {

@@ -10,13 +10,14 @@ import (
 // TestNewest is a kubelet with what is not on by default, lists in streams and events that tell it of ends, over the newest
 // OCI runtime where that has been built: what distributions have makes no user namespaces yet.
 func TestNewest(t *testing.T) {
-	o := options{config: "featureGates: {CRIListStreaming: true, EventedPLEG: true}\n"}
+	o := options{config: "featureGates: {CRIListStreaming: true, EventedPLEG: true}\n", shim: "create_missing_mount_sources = false\n"}
 	if runc := root + "/.cache/tools/runc"; exists(runc) {
 		o.runtime = runc
 	}
 	w := newWorld(t, o)
 	t.Run("streams", func(t *testing.T) { testStreams(t, w) })
 	t.Run("user namespace", func(t *testing.T) { testUserNamespace(t, w) })
+	t.Run("missing host path refused", func(t *testing.T) { testMissingHostPathRefused(t, w) })
 }
 
 func exists(path string) bool {

@@ -10,7 +10,7 @@ import (
 
 // TestPods runs pods of all kinds at once over one cri-shim, as a kubelet does.
 func TestPods(t *testing.T) {
-	w := newWorld(t, options{})
+	w := newWorld(t, options{shim: "create_missing_mount_sources = true\n"})
 	for name, test := range map[string]func(*testing.T, *world){
 		"running":                     testRunning,
 		"restart never":               testRestartNever,
@@ -58,25 +58,21 @@ func TestPods(t *testing.T) {
 		"privileged":                  testPrivileged,
 		"changed manifest":            testChange,
 		"statistics":                  testStats,
+		"exec by a stream":            testExec,
+		"attach":                      testAttach,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, w)
 		})
 	}
-	// The kubelet removes the volumes, the cgroups and, once a minute, the sandboxes of pods that are gone.
-	t.Cleanup(func() { w.emptied(t) })
+	t.Cleanup(func() { w.forgotten(t) })
 }
 
-// emptied waits until the kubelet has removed all that it made for pods.
-func (w *world) emptied(t *testing.T) {
+// forgotten waits until the kubelet has removed the sandboxes of pods that are gone, which it does once a minute.
+func (w *world) forgotten(t *testing.T) {
 	t.Helper()
-	w.eventually(t, "the kubelet removes everything", 150*time.Second, func() string {
-		dirs, _ := filepath.Glob(w.Root + "/pods/*")
-		cgroups, _ := filepath.Glob("/sys/fs/cgroup/*" + w.node.CgroupParent + "/kubepods/*/pod*")
-		if left := append(dirs, cgroups...); len(left) > 0 {
-			return strings.Join(left, " ")
-		}
+	w.eventually(t, "the kubelet removes sandboxes", 150*time.Second, func() string {
 		pods, err := w.node.Crictl("pods", "-q")
 		if err != nil {
 			return err.Error()

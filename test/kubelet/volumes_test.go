@@ -161,6 +161,14 @@ func testMissingHostPath(t *testing.T, w *world) {
 	}
 }
 
+// With the CRI's own rule the pod's author is told.
+func testMissingHostPathRefused(t *testing.T, w *world) {
+	const name = "missingrefused"
+	w.pod(t, name, never+"volumes: [{name: v, hostPath: {path: "+w.dir+"/not/there}}]\ncontainers:\n"+
+		shell("main", "touch /v/made", "volumeMounts: [{name: v, mountPath: /v}]"))
+	contains(t, "message", w.waits(t, name, "CreateContainerError"), w.dir+"/not/there", "does not exist")
+}
+
 func testConfigMap(t *testing.T, _ *world) {
 	t.Skip("a kubelet without an API server has no config maps, secrets, tokens and projected volumes; to cri-shim all are directories of the host")
 }
