@@ -375,8 +375,8 @@ func TestAttachSlow(t *testing.T) {
 func TestPortForward(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("forward")
-	n.run(p, "forward", "main", "while :; do echo pong | nc -l -p 7 -s 127.0.0.1; done", "")
-	n.run(p, "forward", "big", "while :; do nc -l -p 8 -s 127.0.0.1 -e cat; done", "")
+	n.run(p, "forward", "main", "nc -ll -p 7 -e echo pong", "")
+	n.run(p, "forward", "big", "nc -ll -p 8 -e cat", "")
 	for _, transport := range transports {
 		c := n.client("port-forward", "-r", transport, p, "0:7", "0:8", "0:9").follow()
 		ports := c.ports(3)
@@ -472,7 +472,7 @@ func (n *tester) count() counted {
 func TestStreamStorm(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("storm")
-	id := n.run(p, "storm", "main", "nc -lk -p 7 -s 127.0.0.1 -e tee & while :; do echo tick; sleep 0.05; done", `"stdin": true`)
+	id := n.run(p, "storm", "main", "nc -ll -p 7 -e tee & while :; do echo tick; sleep 0.05; done", `"stdin": true`)
 	one := func(i int) {
 		transport := transports[i%2]
 		args := [][]string{
