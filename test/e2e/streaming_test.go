@@ -64,7 +64,7 @@ func TestExec(t *testing.T) {
 			t.Errorf("%s: no such command: %+v", transport, got)
 		}
 		got = run(strings.Repeat("0123456789abcde\n", 1<<18), "-i", id, "sh", "-c", "head -n 1; exit 3")
-		if got.err == nil || got.stdout != "0123456789abcde\n" || !strings.Contains(got.stderr, "exit status 3") {
+		if got.err == nil || got.stdout != "0123456789abcde\n" || !strings.Contains(got.stderr, "exit code 3") {
 			t.Errorf("%s: input that is not wanted: %+v", transport, got)
 		}
 		begin := time.Now()
@@ -143,6 +143,17 @@ func (c *client) kill() {
 	_ = c.cmd.Wait() // it was killed, or waited for
 }
 
+// end waits for the end of the client, but not for ever.
+func (c *client) end() error {
+	c.t.Helper()
+	late := time.AfterFunc(20*time.Second, func() {
+		c.t.Errorf("%v does not end", c.cmd.Args[7:])
+		_ = c.cmd.Process.Kill()
+	})
+	defer late.Stop()
+	return c.cmd.Wait()
+}
+
 func (c *client) say(text string) {
 	c.t.Helper()
 	if _, err := io.WriteString(c.in, text); err != nil {
@@ -186,7 +197,7 @@ func TestExecTerminal(t *testing.T) {
 		})
 		x.say("tty; exit 7\n")
 		x.await("/dev/pts/0")
-		if err := x.cmd.Wait(); err == nil {
+		if err := x.end(); err == nil {
 			t.Errorf("%s: exit code 7 was lost", transport)
 		}
 	}
@@ -276,7 +287,7 @@ func TestAttach(t *testing.T) {
 		return end.saw("got three\n")
 	})
 	n.crictl("stop", "-t", "0", id)
-	if err := end.cmd.Wait(); err != nil {
+	if err := end.end(); err != nil {
 		t.Errorf("the end of the container: %v", err)
 	}
 	if got := n.stream("", "attach", id); got.err == nil || !strings.Contains(got.stderr, "not running") {
@@ -323,7 +334,7 @@ func TestAttachTerminal(t *testing.T) {
 		x.say("echo $((6*7))\n")
 		x.await("\n42")
 		x.say("\x10\x11") // ctrl-p, ctrl-q
-		_ = x.cmd.Wait()  // it says that it was detached
+		_ = x.end()       // it says that it was detached
 	}
 	if c := n.container(id); c.Status.State != "CONTAINER_RUNNING" {
 		t.Errorf("got %+v", c.Status)
@@ -364,8 +375,8 @@ func TestAttachSlow(t *testing.T) {
 func TestPortForward(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("forward")
-	n.run(p, "forward", "main", "while :; do echo pong | nc -l -p 7 -s 127.0.0.1; done", "")
-	n.run(p, "forward", "big", "while :; do nc -l -p 8 -s 127.0.0.1 -e cat; done", "")
+	n.run(p, "forward", "main", "nc -ll -p 7 -e echo pong", "")
+	n.run(p, "forward", "big", "nc -ll -p 8 -e cat", "")
 	for _, transport := range transports {
 		c := n.client("port-forward", "-r", transport, p, "0:7", "0:8", "0:9").follow()
 		ports := c.ports(3)
@@ -461,7 +472,7 @@ func (n *tester) count() counted {
 func TestStreamStorm(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("storm")
-	id := n.run(p, "storm", "main", "nc -lk -p 7 -s 127.0.0.1 -e tee & while :; do echo tick; sleep 0.05; done", `"stdin": true`)
+	id := n.run(p, "storm", "main", "nc -ll -p 7 -e tee & while :; do echo tick; sleep 0.05; done", `"stdin": true`)
 	one := func(i int) {
 		transport := transports[i%2]
 		args := [][]string{
@@ -486,12 +497,12 @@ func TestStreamStorm(t *testing.T) {
 		case i/3%3 == 0: // cut off
 		case i%3 == 0:
 			_ = c.in.Close()
-			if err := c.cmd.Wait(); err != nil {
+			if err := c.end(); err != nil {
 				t.Errorf("%v: %v", args, err)
 			}
 		default:
 			_ = c.cmd.Process.Signal(syscall.SIGINT)
-			_ = c.cmd.Wait() // it says that it was interrupted
+			_ = c.end() // it says that it was interrupted
 		}
 	}
 	storm := func(count int) {

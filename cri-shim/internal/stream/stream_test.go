@@ -426,6 +426,13 @@ func TestPortForward(t *testing.T) {
 // TestVanish: clients go away at every point, in every protocol; nothing of theirs stays.
 func TestVanish(t *testing.T) {
 	w := newWorld(t)
+	resp, err := http.Get("http://" + w.Listener.Addr().String()) // its goroutines have begun
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	time.Sleep(100 * time.Millisecond)
 	before := runtime.NumGoroutine()
 	exec := Request{Kind: Exec, ID: "a", Cmd: []string{"0"}, Stdin: true, Stdout: true}
 	deaf := Request{Kind: Attach, ID: "a", Stdout: true}

@@ -268,7 +268,7 @@ func (x *AttachSession) GetStderr() bool {
 // SessionUpdate is any later message of the client.
 type SessionUpdate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	StdinEnded    bool                   `protobuf:"varint,1,opt,name=stdin_ended,json=stdinEnded,proto3" json:"stdin_ended,omitempty"` // of an attachment; closes the input of a container with stdin_once
+	StdinEnded    bool                   `protobuf:"varint,1,opt,name=stdin_ended,json=stdinEnded,proto3" json:"stdin_ended,omitempty"` // of an attachment, and with it that; with stdin_once and no terminal, the container's input instead
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // Attach gives s what a container writes from now on, and the container what comes from s. It returns when the
-// container ends, or ctx. A client that lags behind by more than maxBacklog is left with ErrTooSlow.
+// container ends, or ctx, or the input, as containerd does: a client leaves by its detach keys in that way. Only
+// without a terminal and with stdin_once the end of the input is the container's, and its output goes on. A client that lags behind by more than maxBacklog is left with ErrTooSlow.
 func (c *Client) Attach(ctx context.Context, id pod.ID, s pod.Streams) error {
 	r := &api.AttachSession{Id: string(id), Stdin: s.In != nil, Stdout: s.Out != nil, Stderr: s.Err != nil}
 	p, err := pipes(false, r.Stdout, r.Stderr)
@@ -32,10 +33,9 @@ func (c *Client) Attach(ctx context.Context, id pod.ID, s pod.Streams) error {
 		defer input.Close()
 		s.Go(func() {
 			copyAll(input, s.In)
-			if s.TTY {
-				return // it has no end of its own; the client may still resize it
+			if !s.TTY { // a terminal may still be resized
+				_ = input.Close()
 			}
-			_ = input.Close()
 			_ = ses.conn.Send(&api.SessionUpdate{StdinEnded: true})
 		})
 		if s.TTY && s.Resize != nil {

@@ -166,9 +166,13 @@ func (s *Server) attachSession(ctx context.Context, r *api.AttachSession, at att
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case u := <-at.updates:
-			if u.StdinEnded && r.Stdin && c.rec.StdinOnce {
-				io.closeStdin()
+			if !u.StdinEnded || !r.Stdin {
+				continue
 			}
+			if c.rec.TTY || !c.rec.StdinOnce {
+				return &api.Ended{}, nil
+			}
+			io.closeStdin()
 		}
 	}
 }
