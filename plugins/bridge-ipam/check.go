@@ -96,6 +96,7 @@ func (c *checking) checkLease() {
 		return
 	}
 	c.lease = l
+	c.checkBandwidth()
 	for _, addr := range l.Addresses {
 		if !slices.ContainsFunc(c.ips, func(p netip.Prefix) bool { return p.Addr() == addr }) {
 			c.fault("lease: %s is not in prevResult", addr)
@@ -185,7 +186,6 @@ func (c *checking) checkHost() {
 		c.fault("host link %s: hairpin mode is %t, want %t", name, hairpin, c.conf.Hairpin)
 	}
 	c.checkLayer2(bridge, link)
-	c.checkBandwidth(link)
 	c.checkGuard()
 }
 
