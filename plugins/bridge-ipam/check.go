@@ -96,7 +96,6 @@ func (c *checking) checkLease() {
 		return
 	}
 	c.lease = l
-	c.checkBandwidth()
 	for _, addr := range l.Addresses {
 		if !slices.ContainsFunc(c.ips, func(p netip.Prefix) bool { return p.Addr() == addr }) {
 			c.fault("lease: %s is not in prevResult", addr)
@@ -107,6 +106,7 @@ func (c *checking) checkLease() {
 			c.fault("lease: %s is not leased", p.Addr())
 		}
 	}
+	c.checkBandwidth()
 	switch {
 	case l.Masquerade != "":
 		if err := masq.Check(l.Masquerade, l.Addresses); err != nil {
