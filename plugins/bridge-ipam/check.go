@@ -55,6 +55,7 @@ func (p *plugin) check() error {
 	c.checkLease()
 	c.checkPod()
 	c.checkHost()
+	c.checkBandwidth()
 	if len(c.faults) == 0 {
 		return nil
 	}
@@ -106,7 +107,6 @@ func (c *checking) checkLease() {
 			c.fault("lease: %s is not leased", p.Addr())
 		}
 	}
-	c.checkBandwidth()
 	switch {
 	case l.Masquerade != "":
 		if err := masq.Check(l.Masquerade, l.Addresses); err != nil {
