@@ -46,11 +46,7 @@ func (a *adding) ifbInterface() ([]*types100.Interface, error) {
 	return []*types100.Interface{{Name: l.Name, Mac: l.MAC.String()}}, nil
 }
 
-func (c *checking) checkBandwidth() {
-	link, err := c.host.Link(hostLink(c.env.attachment()))
-	if err != nil {
-		return // said where the host link is looked at
-	}
+func (c *checking) checkBandwidth(link netutil.Link) {
 	if c.lease.Ingress.Rate != 0 {
 		if err := shaper.CheckIngress(c.host, link, shaper.Limit(c.lease.Ingress)); err != nil {
 			c.fault("ingress limit: %w", err)

@@ -55,7 +55,6 @@ func (p *plugin) check() error {
 	c.checkLease()
 	c.checkPod()
 	c.checkHost()
-	c.checkBandwidth()
 	if len(c.faults) == 0 {
 		return nil
 	}
@@ -186,6 +185,7 @@ func (c *checking) checkHost() {
 		c.fault("host link %s: hairpin mode is %t, want %t", name, hairpin, c.conf.Hairpin)
 	}
 	c.checkLayer2(bridge, link)
+	c.checkBandwidth(link)
 	c.checkGuard()
 }
 
