@@ -117,7 +117,7 @@ const kubeProxyNFTables = `table ip kube-proxy {
 		elements = { 10.96.0.10 . tcp . 80 : goto service-a }
 	}
 	chain service-a {
-		meta mark set meta mark or 0x4000 dnat to %s:80
+		meta mark set meta mark or 0x4000 meta l4proto tcp dnat to %s:80
 	}
 	chain services {
 		ip daddr . meta l4proto . th dport vmap @service-ips
@@ -144,6 +144,7 @@ func TestBesideKubeProxy(t *testing.T) {
 		"nftables": {kubeProxyNFTables, "nft -f -", "nft delete table ip kube-proxy"},
 	} {
 		t.Run(mode, func(t *testing.T) {
+			w := w.in(t)
 			w.run("sh", "-c", load.with+" <<'EOF'\n"+fmt.Sprintf(load.rules, ip)+"EOF")
 			defer w.run("sh", "-c", load.remove)
 			w.reachable(server, client, ip)

@@ -147,8 +147,16 @@ func (w *world) joinLAN() {
 	w.run("ip", "address", "add", nodeOnLAN+"/24", "dev", "lan0")
 	w.run("ip", "link", "set", "lan0", "up")
 	w.t.Cleanup(func() { w.run("ip", "link", "delete", "lan0") })
+	w.run("ip", "route", "add", "default", "via", hostOnLAN)
 	w.onLAN("ip", "address", "add", hostOnLAN+"/24", "dev", "eth0")
 	w.onLAN("ip", "link", "set", "eth0", "up")
+}
+
+// in is the same world in a part of its test.
+func (w *world) in(t *testing.T) *world {
+	part := *w
+	part.t = t
+	return &part
 }
 
 // run runs a program on the node, which must succeed.
