@@ -106,11 +106,10 @@ func (n *Nft) DeleteChain(chain string) {
 	n.conn.DelChain(&nftables.Chain{Table: n.table, Name: chain})
 }
 
-// Set names a set of addresses of one family.
+// Set names a set of prefixes of one family.
 type Set struct {
-	Name     string
-	V6       bool
-	Prefixes bool // the elements are whole prefixes
+	Name string
+	V6   bool
 }
 
 func (n *Nft) set(s Set) *nftables.Set {
@@ -118,34 +117,19 @@ func (n *Nft) set(s Set) *nftables.Set {
 	if s.V6 {
 		kind = nftables.TypeIP6Addr
 	}
-	return &nftables.Set{Table: n.table, Name: s.Name, KeyType: kind, Interval: s.Prefixes}
+	return &nftables.Set{Table: n.table, Name: s.Name, KeyType: kind, Interval: true}
 }
 
 // AddSet makes an empty set if needed.
 func (n *Nft) AddSet(s Set) { n.note(n.conn.AddSet(n.set(s), nil)) }
 
+// FlushSet empties a set.
+func (n *Nft) FlushSet(s Set) { n.conn.FlushSet(n.set(s)) }
+
 // DeleteSet deletes a set that no rule refers to.
 func (n *Nft) DeleteSet(s Set) { n.conn.DelSet(n.set(s)) }
 
-// AddAddrs puts addresses into a set. Being there already is success.
-func (n *Nft) AddAddrs(s Set, addrs ...netip.Addr) {
-	n.note(n.conn.SetAddElements(n.set(s), elements(addrs)))
-}
-
-// DeleteAddrs takes addresses out of a set; one that is not there is ErrNotFound.
-func (n *Nft) DeleteAddrs(s Set, addrs ...netip.Addr) {
-	n.note(n.conn.SetDeleteElements(n.set(s), elements(addrs)))
-}
-
-func elements(addrs []netip.Addr) []nftables.SetElement {
-	out := make([]nftables.SetElement, 0, len(addrs))
-	for _, a := range addrs {
-		out = append(out, nftables.SetElement{Key: a.AsSlice()})
-	}
-	return out
-}
-
-// AddPrefixes puts prefixes, which must not overlap, into a set of prefixes.
+// AddPrefixes puts prefixes, which must not overlap, into a set.
 func (n *Nft) AddPrefixes(s Set, prefixes ...netip.Prefix) {
 	var out []nftables.SetElement
 	for _, p := range prefixes {
@@ -168,12 +152,12 @@ func LastAddr(p netip.Prefix) netip.Addr {
 	return last
 }
 
-// AddMasquerade appends a rule: what comes from an address in from and goes neither to a prefix in
-// inside nor to a multicast group gets the address of the link it leaves by. Both sets are of one family.
-func (n *Nft) AddMasquerade(chain string, from, inside Set, comment string) {
+// AddMasquerade appends a rule: what comes from a prefix in subnets and goes neither to one of them nor to a
+// multicast group gets the address of the link it leaves by.
+func (n *Nft) AddMasquerade(chain string, subnets Set, comment string) {
 	family, source, length := byte(unix.NFPROTO_IPV4), uint32(12), uint32(4)
 	multicast, mask := []byte{0xe0, 0, 0, 0}, []byte{0xf0, 0, 0, 0}
-	if from.V6 {
+	if subnets.V6 {
 		family, source, length = unix.NFPROTO_IPV6, 8, 16
 		multicast, mask = append([]byte{0xff}, make([]byte, 15)...), append([]byte{0xff}, make([]byte, 15)...)
 	}
@@ -187,9 +171,9 @@ func (n *Nft) AddMasquerade(chain string, from, inside Set, comment string) {
 			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
 			load(source),
-			&expr.Lookup{SourceRegister: 1, SetName: from.Name},
+			&expr.Lookup{SourceRegister: 1, SetName: subnets.Name},
 			load(source + length), // the destination follows the source
-			&expr.Lookup{SourceRegister: 1, SetName: inside.Name, Invert: true},
+			&expr.Lookup{SourceRegister: 1, SetName: subnets.Name, Invert: true},
 			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: length, Mask: mask, Xor: make([]byte, length)},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: multicast},
 			&expr.Masq{},
@@ -239,7 +223,7 @@ func (n *Nft) RuleCounts() (map[string]int, error) {
 	return out, nil
 }
 
-// HasAddr says whether an address is in a set, in a time that does not depend on the set's size. It is
+// HasAddr says whether an address is in a prefix of a set, in a time that does not depend on the set's size. It is
 // ErrNotFound when the set is not there. The library has no such request and loses the errno of others.
 func (n *Nft) HasAddr(s Set, addr netip.Addr) (bool, error) {
 	_, err := n.element(s.Name, addr.AsSlice())
@@ -254,19 +238,4 @@ func (n *Nft) HasAddr(s Set, addr netip.Addr) (bool, error) {
 		return false, fmt.Errorf("find nftables set %s: %w", s.Name, errdefs.ErrNotFound)
 	}
 	return false, nil
-}
-
-// Addrs lists the addresses in a set.
-func (n *Nft) Addrs(s Set) ([]netip.Addr, error) {
-	list, err := n.conn.GetSetElements(n.set(s))
-	if err != nil {
-		return nil, fmt.Errorf("list nftables set %s: %w", s.Name, classify(err))
-	}
-	var out []netip.Addr
-	for _, e := range list {
-		if a, ok := netip.AddrFromSlice(e.Key); ok && !e.IntervalEnd {
-			out = append(out, a)
-		}
-	}
-	return out, nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -264,33 +263,29 @@ func (a *adding) besideLinks() error {
 		return nil
 	}
 	network := a.masquerade()
-	err := network.Add(a.lease.Addresses)
+	err := network.Ensure()
 	if !errdefs.IsNotFound(err) {
 		return err
 	}
-	// The first of its network, or somebody flushed the rules: all leases get their masquerade back.
+	// The first of its network, or somebody flushed the rules. The lock keeps a DEL from taking them away.
 	store, err := a.store.Lock()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = store.Unlock() }()
-	kept, err := masqueraded(store)
-	if err != nil {
-		return err
-	}
-	return network.Create(kept[network.Chain()])
+	return network.Create()
 }
 
-// masqueraded lists the addresses of all leases by the chain that they are in.
-func masqueraded(store *lease.Locked) (map[string][]netip.Addr, error) {
+// masqueraded are the chains that leases are in.
+func masqueraded(store *lease.Locked) (map[string]bool, error) {
 	entries, err := store.All()
 	if err != nil {
 		return nil, err
 	}
-	kept := map[string][]netip.Addr{}
+	kept := map[string]bool{}
 	for _, e := range entries {
 		if e.Lease.Masquerade != "" {
-			kept[e.Lease.Masquerade] = append(kept[e.Lease.Masquerade], e.Lease.Addresses...)
+			kept[e.Lease.Masquerade] = true
 		}
 	}
 	return kept, nil

@@ -64,7 +64,7 @@
 //     io.podwright.netns-destroyed), taken from the bridge and downed: deleting a veth waits for an RCU
 //     grace period, and the namespace's end deletes many together. A link that is down and on no bridge
 //     reaches nothing, so the next owner of the address is alone with it. An ifb is deleted in any case.
-//  2. Then, under the lock: host ports, masquerade and check elements, flows, the lease; with the network's
+//  2. Then, under the lock: host port and check elements, flows, the lease; with the network's
 //     last lease its chains, and with the last chain the table.
 //
 // What is gone already is success everywhere. DEL looks at the name of the network, its lease directory and

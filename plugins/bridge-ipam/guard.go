@@ -1,7 +1,6 @@
 package bridgeipam
 
 import (
-	"errors"
 	"net"
 
 	"github.com/containerd/errdefs"
@@ -10,7 +9,6 @@ import (
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/guard"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/hostport"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
-	"github.com/podwright/podwright/plugins/bridge-ipam/internal/masq"
 )
 
 // mac is the MAC of the container's end. It stays what it was when it was first asked for: addresses may come
@@ -78,24 +76,15 @@ func restoreGuard(store *lease.Locked, network string) error {
 	return guard.Restore(network, ports)
 }
 
-// removeRules takes an attachment out of masquerade, host ports and checks. Its link is gone or down by now.
+// removeRules takes an attachment out of host ports and checks. Its link is gone or down by now.
 // One grace period of the kernel is waited for, see hostport.Remove.
 func removeRules(l lease.Lease) error {
 	return hostport.Remove(l, func() error {
-		checks := make(chan error, 1)
-		go func() {
-			port, ok := guardedPort(l)
-			if !ok {
-				checks <- nil
-				return
-			}
-			checks <- guard.Remove(l.Network, port)
-		}()
-		var err error
-		if l.Masquerade != "" {
-			err = masq.Remove(l.Masquerade, l.Addresses)
+		port, ok := guardedPort(l)
+		if !ok {
+			return nil
 		}
-		return errors.Join(err, <-checks)
+		return guard.Remove(l.Network, port)
 	})
 }
 

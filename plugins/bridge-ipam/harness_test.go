@@ -248,7 +248,7 @@ func at(t testing.TB, path string, f func(h *netutil.Handle)) {
 func (n *node) unmasquerade() {
 	n.t.Helper()
 	_, chains, _ := n.left()
-	nettest.Output(n.t, n.ns, "nft", "flush", "set", "inet", "bridge-ipam", chains[0]+"-pods4")
+	nettest.Output(n.t, n.ns, "nft", "flush", "set", "inet", "bridge-ipam", chains[0]+"-subnets4")
 }
 
 // left lists what there is on the node: links but lo, nftables chains, leases.

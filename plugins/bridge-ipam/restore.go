@@ -53,10 +53,10 @@ func restoreMasquerade(conf *netconf.Config, s *lease.Store) error {
 		return err
 	}
 	network := masq.Network{Name: conf.Name, Subnets: conf.Subnets()}
-	if len(kept[network.Chain()]) == 0 {
+	if !kept[network.Chain()] {
 		return nil
 	}
-	return network.Create(kept[network.Chain()])
+	return network.Create()
 }
 
 // withPorts lists the leases with host ports of all networks: one that finds the rules gone restores them for all.

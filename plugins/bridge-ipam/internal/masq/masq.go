@@ -1,11 +1,12 @@
 // Package masq owns the masquerade of pods: what leaves a network gets the address of the node's link.
 //
-// In one nftables table, each network (with its subnets) has a chain with one rule per family and sets of
-// addresses that the rules refer to. An attachment is one element; the cost of a packet and of a change
-// does not grow with the number of attachments. The name of a chain says network and subnets, so that a
-// network whose ranges were changed gets a chain beside the old one, and nothing is ever altered in place.
+// In one nftables table, each network (with its subnets) has a chain with one rule per family and a set of its
+// subnets, which the rule asks for the source and the destination. Pods come and go without a change: deleting
+// an element would have every DEL wait for a grace period of the kernel, and all of a node one after the
+// other. The name of a chain says network and subnets, so that a network whose ranges were changed gets a chain
+// beside the old one, and nothing is ever altered in place.
 //
-// A chain comes with its first address and goes with its last, and the table with its last chain. Both
+// A chain comes with its first lease and goes with its network's last, and the table with its last chain. Both
 // happen under the lock of the network namespace. Crash: every change is one transaction of the kernel.
 package masq
 
@@ -55,46 +56,31 @@ func digest(s string) string {
 	return hex.EncodeToString(sum[:5])
 }
 
-// sets are the sets of a chain for one family.
-func sets(chain string, v6 bool) (from, inside netutil.Set) {
+// subnets is the set of a chain for one family.
+func subnets(chain string, v6 bool) netutil.Set {
 	family := "4"
 	if v6 {
 		family = "6"
 	}
-	return netutil.Set{Name: chain + "-pods" + family, V6: v6},
-		netutil.Set{Name: chain + "-inside" + family, V6: v6, Prefixes: true}
+	return netutil.Set{Name: chain + "-subnets" + family, V6: v6}
 }
 
-// split sorts addresses by family.
-func split(addrs []netip.Addr) map[bool][]netip.Addr {
-	out := map[bool][]netip.Addr{}
-	for _, a := range addrs {
-		out[a.Is6()] = append(out[a.Is6()], a)
-	}
-	return out
-}
-
-// Add masquerades addresses in a chain that is there; what is there already stays. Without the chain or its
-// rules it is ErrNotFound: Create is next.
-func (n Network) Add(addrs []netip.Addr) error {
+// Ensure says whether the network's rules are there; if not it is ErrNotFound: Create is next.
+func (n Network) Ensure() error {
 	nft, err := netutil.OpenNft(Table)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = nft.Close() }()
-	return n.add(nft, addrs)
+	return n.ensure(nft)
 }
 
-func (n Network) add(nft *netutil.Nft, addrs []netip.Addr) error {
-	// Looking first: a transaction that fails waits for a grace period.
+func (n Network) ensure(nft *netutil.Nft) error {
 	rules, err := nft.Rules(n.Chain())
 	if err == nil && rules != n.families() {
 		err = fmt.Errorf("rules of nftables chain %s: %w", n.Chain(), errdefs.ErrNotFound)
 	}
-	if err != nil {
-		return err
-	}
-	return addElements(nft, n.Chain(), addrs)
+	return err
 }
 
 // families counts the families of the subnets; each has one rule.
@@ -106,17 +92,9 @@ func (n Network) families() int {
 	return len(seen)
 }
 
-func addElements(nft *netutil.Nft, chain string, addrs []netip.Addr) error {
-	for v6, list := range split(addrs) {
-		from, _ := sets(chain, v6)
-		nft.AddAddrs(from, list...)
-	}
-	return nft.Commit()
-}
-
-// Create makes what is missing of table, chain, sets, rules and these addresses. The caller keeps others
-// from working on the same network.
-func (n Network) Create(addrs []netip.Addr) error {
+// Create makes what is missing of table, chain, sets and rules. The caller keeps others from working on the same
+// network.
+func (n Network) Create() error {
 	nft, err := netutil.OpenNft(Table)
 	if err != nil {
 		return err
@@ -127,15 +105,29 @@ func (n Network) Create(addrs []netip.Addr) error {
 		return err
 	}
 	defer func() { _ = unlock() }()
-	chain := n.Chain()
-	if err := n.add(nft, addrs); !errdefs.IsNotFound(err) {
+	if whole, err := n.whole(nft); err != nil || whole {
 		return err // another process was first
 	}
-	n.create(nft, chain, split(addrs))
+	n.create(nft)
 	return nft.Commit()
 }
 
-func (n Network) create(nft *netutil.Nft, chain string, addrs map[bool][]netip.Addr) {
+// whole says whether rules and sets are as create makes them.
+func (n Network) whole(nft *netutil.Nft) (bool, error) {
+	err := n.ensure(nft)
+	for _, s := range n.Subnets {
+		if err == nil {
+			err = has(nft, n.Chain(), s.Addr())
+		}
+	}
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (n Network) create(nft *netutil.Nft) {
+	chain := n.Chain()
 	nft.AddTable()
 	nft.AddPostrouting(chain)
 	nft.FlushChain(chain) // its rules may have been deleted in part
@@ -143,20 +135,17 @@ func (n Network) create(nft *netutil.Nft, chain string, addrs map[bool][]netip.A
 		var inside []netip.Prefix
 		for _, s := range n.Subnets {
 			if s.Addr().Is6() == v6 {
-				inside = append(inside, s)
+				inside = append(inside, s.Masked())
 			}
 		}
-		pods, subnets := sets(chain, v6)
-		nft.AddSet(pods)
-		nft.AddSet(subnets)
+		set := subnets(chain, v6)
+		nft.AddSet(set)
 		if len(inside) == 0 {
 			continue
 		}
-		nft.AddPrefixes(subnets, merge(inside)...)
-		nft.AddMasquerade(chain, pods, subnets, "network "+n.Name)
-		if len(addrs[v6]) > 0 {
-			nft.AddAddrs(pods, addrs[v6]...)
-		}
+		nft.FlushSet(set)
+		nft.AddPrefixes(set, merge(inside)...)
+		nft.AddMasquerade(chain, set, "network "+n.Name)
 	}
 }
 
@@ -172,36 +161,9 @@ func merge(list []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// Remove takes addresses out of a chain; gone is success.
-func Remove(chain string, addrs []netip.Addr) error {
-	nft, err := netutil.OpenNft(Table)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = nft.Close() }()
-	for v6, list := range split(addrs) {
-		from, _ := sets(chain, v6)
-		nft.DeleteAddrs(from, list...)
-	}
-	err = nft.Commit()
-	if !errdefs.IsNotFound(err) {
-		return err
-	}
-	// One that is missing kept the others in: each by itself, then.
-	var faults []error
-	for _, a := range addrs {
-		from, _ := sets(chain, a.Is6())
-		nft.DeleteAddrs(from, a)
-		if err := nft.Commit(); !errdefs.IsNotFound(err) {
-			faults = append(faults, err)
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// Retain makes a network masquerade the given addresses of the given chains and no others: it removes
-// other elements, other chains of the network, and the table when nothing is left in it.
-func Retain(network string, keep map[string][]netip.Addr) error {
+// Retain keeps the given chains of a network and no others: it removes the rest, and the table when nothing is
+// left in it.
+func Retain(network string, keep map[string]bool) error {
 	nft, err := netutil.OpenNft(Table)
 	if err != nil {
 		return err
@@ -218,12 +180,10 @@ func Retain(network string, keep map[string][]netip.Addr) error {
 	}
 	left := len(chains)
 	for _, chain := range chains {
-		if !strings.HasPrefix(chain, chainsOf(network)) {
+		if !strings.HasPrefix(chain, chainsOf(network)) || keep[chain] {
 			continue
 		}
-		if addrs, ok := keep[chain]; ok {
-			err = retainAddrs(nft, chain, addrs)
-		} else if left--; left == 0 { // with the last chain goes the table
+		if left--; left == 0 { // with the last chain goes the table
 			nft.DeleteTable()
 			err = ignoreMissing(nft.Commit())
 		} else {
@@ -236,31 +196,10 @@ func Retain(network string, keep map[string][]netip.Addr) error {
 	return nil
 }
 
-func retainAddrs(nft *netutil.Nft, chain string, keep []netip.Addr) error {
-	for _, v6 := range []bool{false, true} {
-		pods, _ := sets(chain, v6)
-		have, err := nft.Addrs(pods)
-		if err != nil {
-			return err
-		}
-		stale := slices.DeleteFunc(have, func(a netip.Addr) bool { return slices.Contains(keep, a) })
-		if len(stale) == 0 {
-			continue
-		}
-		nft.DeleteAddrs(pods, stale...)
-		if err := ignoreMissing(nft.Commit()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func deleteChain(nft *netutil.Nft, chain string) error {
 	nft.DeleteChain(chain)
 	for _, v6 := range []bool{false, true} {
-		pods, subnets := sets(chain, v6)
-		nft.DeleteSet(pods)
-		nft.DeleteSet(subnets)
+		nft.DeleteSet(subnets(chain, v6))
 	}
 	return ignoreMissing(nft.Commit())
 }
@@ -294,16 +233,21 @@ func Check(chain string, addrs []netip.Addr) error {
 		return err
 	}
 	for _, a := range addrs {
-		from, _ := sets(chain, a.Is6())
-		has, err := nft.HasAddr(from, a)
-		if err != nil {
+		if err := has(nft, chain, a); err != nil {
 			return err
-		}
-		if !has {
-			return fmt.Errorf("%s in nftables set %s: %w", a, from.Name, errdefs.ErrNotFound)
 		}
 	}
 	return nil
+}
+
+// has is ErrNotFound when an address is in no subnet of the chain.
+func has(nft *netutil.Nft, chain string, a netip.Addr) error {
+	set := subnets(chain, a.Is6())
+	is, err := nft.HasAddr(set, a)
+	if err == nil && !is {
+		err = fmt.Errorf("%s in nftables set %s: %w", a, set.Name, errdefs.ErrNotFound)
+	}
+	return err
 }
 
 // CheckRules says whether the rules that Check also asks for are there, whatever is in the sets.
@@ -324,7 +268,10 @@ func checkRules(nft *netutil.Nft, chain string, addrs []netip.Addr) error {
 	if !slices.Contains(chains, chain) {
 		return fmt.Errorf("nftables chain %s: %w", chain, errdefs.ErrNotFound)
 	}
-	families := split(addrs)
+	families := map[bool]bool{}
+	for _, a := range addrs {
+		families[a.Is6()] = true
+	}
 	if rules, err := nft.Rules(chain); err != nil || rules < len(families) {
 		return fmt.Errorf("rules of nftables chain %s: %w", chain, errors.Join(err, errdefs.ErrNotFound))
 	}
