@@ -44,7 +44,8 @@ func run() error {
 	// A monitor lives long and holds little: its heap stays small rather than its collector idle.
 	debug.SetGCPercent(20)
 	debug.SetMemoryLimit(16 << 20)
-	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
+	// Handlers, not SIG_IGN: what is ignored stays ignored in every container.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))

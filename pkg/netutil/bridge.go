@@ -78,7 +78,7 @@ func (h *Handle) Isolated(index int) (bool, error) {
 	return p.Isolated, nil
 }
 
-// ErrNoVLANs: the kernel was built without VLANs on bridges.
+// ErrNoVLANs says that the kernel was built without VLANs on bridges.
 var ErrNoVLANs = fmt.Errorf("the kernel has no VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING): %w", errdefs.ErrNotImplemented)
 
 // noVLANs turns how the kernel says so into ErrNoVLANs.

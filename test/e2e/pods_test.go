@@ -233,6 +233,20 @@ func TestSharedPIDAndUser(t *testing.T) {
 	}
 }
 
+// TestSignalsAreNotIgnored: a program that ignores a signal passes that on to all it starts; a container's must not
+// come to it so.
+func TestSignalsAreNotIgnored(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("signals")
+	id := n.run(p, "signals", "main", "exec sleep 1000", "")
+	for _, of := range []string{"1", "self"} { // the container's own, and a command's
+		got := n.crictl("exec", "--sync", id, "grep", "SigIgn", "/proc/"+of+"/status")
+		if f := strings.Fields(got); len(f) != 2 || strings.Trim(f[1], "0") != "" {
+			t.Errorf("process %s: %q", of, got)
+		}
+	}
+}
+
 func TestStaticBinaries(t *testing.T) {
 	for _, name := range []string{"cri-shim", "cri-monitor", "bridge-ipam"} {
 		out, err := exec.Command("file", programs.Bin+"/"+name).CombinedOutput()

@@ -95,6 +95,7 @@ type client struct {
 func (n *tester) terminal(args ...string) (*client, *os.File) {
 	n.t.Helper()
 	c := &client{t: n.t, cmd: n.CrictlCommand(n.t.Context(), args...)}
+	c.cmd.SysProcAttr = nil // a session of its own is more than a group of its own, and excludes it
 	f, err := pty.StartWithSize(c.cmd, &pty.Winsize{Rows: 33, Cols: 77})
 	n.must(err)
 	c.in, c.out = f, f
@@ -375,19 +376,31 @@ func TestAttachSlow(t *testing.T) {
 func TestPortForward(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("forward")
-	n.run(p, "forward", "main", "nc -ll -p 7 -e echo pong", "")
+	id := n.run(p, "forward", "main", "nc -ll -p 7 -e echo pong", "")
 	n.run(p, "forward", "big", "nc -ll -p 8 -e cat", "")
+	n.until(func() bool { // crictl gives up a session at the first connection that is refused
+		tcp := n.crictl("exec", "--sync", id, "cat", "/proc/net/tcp", "/proc/net/tcp6")
+		return strings.Contains(tcp, ":0007 ") && strings.Contains(tcp, ":0008 ")
+	})
 	for _, transport := range transports {
-		c := n.client("port-forward", "-r", transport, p, "0:7", "0:8", "0:9").follow()
-		ports := c.ports(3)
-		n.until(func() bool { return dial(ports[0], "") == "pong\n" })
+		c := n.client("port-forward", "-r", transport, p, "0:7", "0:8").follow()
+		ports := c.ports(2)
+		if got := dial(ports[0], ""); got != "pong\n" {
+			t.Errorf("%s: %q", transport, got)
+		}
 		big := strings.Repeat("0123456789abcde\n", 1<<16)
-		n.until(func() bool { return dial(ports[1], big) == big })
-		if got := dial(ports[2], "x"); got != "" {
+		if got := dial(ports[1], big); got != big {
+			t.Errorf("%s: %d bytes of %d came back", transport, len(got), len(big))
+		}
+		other := n.client("port-forward", "-r", transport, p, "0:9").follow()
+		if got := dial(other.ports(1)[0], "x"); got != "" {
 			t.Errorf("%s: a closed port says %q", transport, got)
 		}
-		n.until(func() bool { return dial(ports[0], "") == "pong\n" }) // the others go on
+		if got := dial(ports[0], ""); got != "pong\n" { // the others go on
+			t.Errorf("%s, after a closed port: %q", transport, got)
+		}
 		c.kill()
+		other.kill()
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	n.must(err)
@@ -467,7 +480,7 @@ func (n *tester) count() counted {
 	}
 }
 
-// TestStreamStorm opens 300 sessions of all kinds, 12 at a time; every third is cut off by its client. Afterwards
+// TestStreamStorm opens 1,000 sessions of all kinds, 12 at a time; every third is cut off by its client. Afterwards
 // both programs hold what they held before.
 func TestStreamStorm(t *testing.T) {
 	n := newNode(t)
@@ -495,7 +508,7 @@ func TestStreamStorm(t *testing.T) {
 		}
 		switch {
 		case i/3%3 == 0: // cut off
-		case i%3 == 0:
+		case i%3 < 2: // the end of the input ends a command's session and an attachment
 			_ = c.in.Close()
 			if err := c.end(); err != nil {
 				t.Errorf("%v: %v", args, err)
@@ -521,7 +534,7 @@ func TestStreamStorm(t *testing.T) {
 	n.gone(id, "cat")
 	before := n.count()
 	begin := time.Now()
-	storm(300)
+	storm(1000)
 	took := time.Since(begin)
 	n.gone(id, "cat")
 	var after counted
@@ -529,7 +542,7 @@ func TestStreamStorm(t *testing.T) {
 		after = n.count()
 		return after.shimFDs <= before.shimFDs && after.monitorFDs <= before.monitorFDs && after.children <= before.children
 	})
-	t.Logf("300 sessions in %s: before %+v, after %+v", took.Round(time.Millisecond), before, after)
+	t.Logf("1,000 sessions in %s: before %+v, after %+v", took.Round(time.Millisecond), before, after)
 	// Go keeps threads; they must not grow with the sessions.
 	if after.shimThreads > before.shimThreads+20 || after.monitorThreads > before.monitorThreads+20 {
 		t.Errorf("threads: before %+v, after %+v", before, after)

@@ -24,7 +24,7 @@ func DialLoopback(ctx context.Context, netns string, port int32) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	var conn net.Conn
 	err = ns.Do(func() (err error) {
 		conn, err = dialLoopback(ctx, port)

@@ -27,7 +27,7 @@ func (p *session) serveSPDYPorts(w http.ResponseWriter, r *http.Request) {
 		p.err = errors.New("upgrade to SPDY failed")
 		return
 	}
-	defer x.conn.Close()
+	defer func() { _ = x.conn.Close() }()
 	x.conn.SetIdleTimeout(p.s.Idle)
 	select {
 	case <-x.conn.CloseChan():

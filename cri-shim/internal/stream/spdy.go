@@ -33,7 +33,7 @@ func (p *session) serveSPDY(w http.ResponseWriter, r *http.Request) {
 		p.err = errors.New("upgrade to SPDY failed")
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	conn.SetIdleTimeout(p.s.Idle)
 	if p.err = set.wait(p.ctx); p.err != nil {
 		return

@@ -28,7 +28,7 @@ func (p *session) serveTunnel(w http.ResponseWriter, r *http.Request) {
 		p.err = fmt.Errorf("upgrade to WebSocket, offered %q: %w", offered, err)
 		return
 	}
-	defer ws.Close()
+	defer func() { _ = ws.Close() }()
 	if ws.Subprotocol() == "" {
 		p.err = fmt.Errorf("none of the protocols %q is known", offered)
 		return

@@ -52,7 +52,7 @@ func (p *session) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		p.err = err
 		return
 	}
-	defer ws.Close()
+	defer func() { _ = ws.Close() }()
 	_, _ = streams[errorChannel].Write(nil) // an empty message tells the client that the connection stands
 	in, out, stderr := io.Reader(nil), io.Writer(nil), io.Writer(nil)
 	if p.r.Stdin {

@@ -60,7 +60,7 @@ type Call struct {
 	Attachment
 }
 
-// Run runs a plugin on the node.
+// RunPlugin runs a plugin on the node.
 func (n *Node) RunPlugin(c Call) (stdout []byte, err error) {
 	cmd := exec.Command(c.Path)
 	cmd.Env = []string{"CNI_COMMAND=" + c.Command, "CNI_PATH=" + c.Dir, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -82,7 +82,7 @@ func (p *sessions) serve(ctx context.Context, conn *wire.Conn) {
 		listenTo(ctx, conn, updates)
 	})
 	defer reader.Wait()
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	defer cancel()
 	var ended *api.Ended
 	switch what := r.What.(type) {
