@@ -36,13 +36,22 @@ type teardown struct {
 	network string
 	// delegate is the plugin that gave the addresses; empty: this one.
 	delegate string
+	// portsGone: the attachment's host ports are gone already.
+	portsGone bool
 }
 
 // undo lets go of all that an attachment has. With detachOnly its link is only cut off: the namespace's
 // end deletes it.
 func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
-	// The link goes before the lease: an address must not be given out while an old link answers for it.
-	if err := t.removeLinks(at, detachOnly); err != nil {
+	// The link goes before the lease: an address must not be given out while an old link answers for it. Its host
+	// ports go at the same time, because the kernel makes each of the two wait for a grace period.
+	ports := t.dropPorts(at)
+	err := t.removeLinks(at, detachOnly)
+	if ports != nil {
+		err = errors.Join(err, <-ports)
+		t.portsGone = true
+	}
+	if err != nil {
 		return err
 	}
 	var faults []error
@@ -50,6 +59,18 @@ func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
 		faults = append(faults, t.delegated("DEL", t.delegate))
 	}
 	return errors.Join(append(faults, t.letGo(at))...)
+}
+
+// dropPorts begins to remove the host ports of an attachment; nil when there is nothing to do, or when release will
+// say what is wrong.
+func (t teardown) dropPorts(at lease.Attachment) <-chan error {
+	l, err := t.store.Find(at)
+	if err != nil || l.HostPorts == nil {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- hostport.Remove(l, func() error { return nil }) }()
+	return done
 }
 
 // letGo gives up what an attachment holds beside its link.
@@ -94,7 +115,11 @@ func (t teardown) release(store *lease.Locked, at lease.Attachment) error {
 	case err != nil:
 		return err
 	}
-	if err := removeRules(l); err != nil {
+	rules := l
+	if t.portsGone {
+		rules.HostPorts = nil
+	}
+	if err := removeRules(rules); err != nil {
 		return err
 	}
 	if err := netutil.FlushUDP(l.Addresses...); err != nil {
