@@ -114,7 +114,7 @@ $(CACHE)/kubernetes/kubelet: tools/kubernetes/go.mod
 	@touch $@
 
 .PHONY: test-kubelet
-test-kubelet: deps build tools kubelet ## a real kubelet with static pods over cri-shim: probes, volumes, restarts (as root)
+test-kubelet: deps build tools kubelet newest-runc ## a real kubelet with static pods over cri-shim: probes, volumes, restarts (as root)
 	CI=true $(GO) test -count=1 -timeout 10m ./test/kubelet
 
 .PHONY: bench
