@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# sudo drops the directory where Go's own archive is unpacked, and users may lack those of the system's programs.
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
 GO      ?= go
 PREFIX  ?= /usr/local

@@ -38,9 +38,6 @@ func testHostPort(t *testing.T, w *world) {
 	const name = "hostport"
 	w.pod(t, name, "containers:\n"+shell("main", fmt.Sprintf(web, 80), "ports: [{containerPort: 80, hostPort: 18080}]"))
 	w.eventually(t, "an answer", 30*time.Second, func() string {
-		if strings.Contains(w.node.ShimLog(), "runtimeConfig.portMappings[0].hostPort 18080: not supported") {
-			t.Skip("waiting for host ports in bridge-ipam")
-		}
 		if got := fetch("http://" + HostIP + ":18080/"); strings.TrimSpace(got) != staticName(name) {
 			return got
 		}

@@ -31,9 +31,6 @@ func testStreams(t *testing.T, w *world) {
 		shell("main", "[ -e /d/again ] || { touch /d/again; exit 1; }"+forever, "volumeMounts: [{name: d, mountPath: /d}]"))
 	p := w.until(t, name, "restarted", func(p Pod) bool { return p.Container("main").RestartCount == 1 && p.Container("main").Ready })
 	id := strings.TrimPrefix(p.Container("main").ContainerID, "cri-shim://")
-	if strings.Contains(w.Log(), "code = Unimplemented desc = method GetContainerEvents not implemented") {
-		t.Skip("waiting for events in cri-shim")
-	}
 	must(t, w.Apply(name, manifest(name, "containers:\n"+shell("main", "echo new"+forever, ""))))
 	w.eventually(t, "the event of the end", 30*time.Second, func() string {
 		for line := range strings.Lines(w.Log()) {

@@ -36,9 +36,6 @@ func testStats(t *testing.T, w *world) {
 	w.eventually(t, "statistics", 45*time.Second, func() string {
 		text, err := w.Get(t.Context(), "/stats/summary")
 		if err != nil {
-			if strings.Contains(err.Error(), "method ListContainerStats not implemented") {
-				t.Skip("waiting for statistics in cri-shim")
-			}
 			return err.Error()
 		}
 		var summary struct{ Pods []podStats }

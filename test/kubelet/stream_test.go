@@ -26,15 +26,6 @@ func exitCode(t *testing.T, status string) string {
 	return s.Status
 }
 
-// waitingForStreams skips while cri-shim has no streams.
-func waitingForStreams(t *testing.T, err error) {
-	t.Helper()
-	if err != nil && strings.Contains(err.Error(), "not implemented") {
-		t.Skip("waiting for streams in cri-shim")
-	}
-	must(t, err)
-}
-
 func testExec(t *testing.T, w *world) {
 	const name = "exec"
 	w.pod(t, name, "containers:\n"+shell("main", "true"+forever, ""))
@@ -42,7 +33,7 @@ func testExec(t *testing.T, w *world) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	got, err := w.Exec(ctx, name, "main", "sh", "-c", "echo out; echo err >&2; exit 7")
-	waitingForStreams(t, err)
+	must(t, err)
 	equal(t, "output", got.Stdout, "out\n")
 	equal(t, "errors", got.Stderr, "err\n")
 	equal(t, "exit code", exitCode(t, got.Status), "7")
@@ -59,7 +50,7 @@ func testAttach(t *testing.T, w *world) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	got, err := w.Attach(ctx, name, "main")
-	waitingForStreams(t, err)
+	must(t, err)
 	lines := strings.Split(strings.TrimSpace(got.Stdout), "\n")
 	equal(t, "the last line", lines[len(lines)-1], "line 50")
 	if len(lines) < 10 {
