@@ -87,7 +87,7 @@ func (h *Handle) DeleteAddr(index int, p netip.Prefix) error {
 func (h *Handle) Addrs(index int) ([]netip.Prefix, error) {
 	msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
 	msg.Index = uint32(index)
-	answers, err := h.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, msg)
+	answers, err := whole(func() ([][]byte, error) { return h.request(unix.RTM_GETADDR, unix.NLM_F_DUMP, msg) })
 	if err = absentOK(err); err != nil {
 		return nil, fmt.Errorf("list addresses of link number %d: %w", index, err)
 	}
@@ -110,7 +110,7 @@ func (h *Handle) NodeAddrs(v6 bool) ([]netip.Addr, error) {
 	if v6 {
 		family = netlink.FAMILY_V6
 	}
-	list, err := h.lib.AddrList(nil, family)
+	list, err := whole(func() ([]netlink.Addr, error) { return h.lib.AddrList(nil, family) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", classify(err))
 	}
@@ -195,7 +195,9 @@ func (h *Handle) HasRoute(r Route) (bool, error) {
 	if want.Table == 0 {
 		want.Table = unix.RT_TABLE_MAIN
 	}
-	list, err := h.lib.RouteListFiltered(family, want, netlink.RT_FILTER_TABLE)
+	list, err := whole(func() ([]netlink.Route, error) {
+		return h.lib.RouteListFiltered(family, want, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return false, fmt.Errorf("list routes: %w", classify(err))
 	}

@@ -71,7 +71,7 @@ func (h *Handle) SetIsolated(index int) error {
 
 // Isolated says whether a bridge port is isolated.
 func (h *Handle) Isolated(index int) (bool, error) {
-	p, err := h.lib.LinkGetProtinfo(byIndex(index))
+	p, err := whole(func() (netlink.Protinfo, error) { return h.lib.LinkGetProtinfo(byIndex(index)) })
 	if err != nil {
 		return false, fmt.Errorf("find bridge port number %d: %w", index, classify(err))
 	}
@@ -137,7 +137,7 @@ func (h *Handle) DeleteVLAN(index, id int) error {
 
 // VLANs lists those of a bridge port.
 func (h *Handle) VLANs(index int) ([]VLAN, error) {
-	list, err := h.lib.BridgeVlanList()
+	list, err := whole(h.lib.BridgeVlanList)
 	if err != nil {
 		return nil, fmt.Errorf("list VLANs: %w", classify(err))
 	}

@@ -22,6 +22,19 @@ var classOf = map[syscall.Errno]error{
 	syscall.EACCES:        errdefs.ErrPermissionDenied,
 }
 
+// maxDumps is how often a list is asked for that changes while the kernel writes it.
+const maxDumps = 100
+
+// whole repeats a dump until the kernel says that nothing changed meanwhile: half a list must not look like a whole one.
+func whole[T any](dump func() (T, error)) (out T, err error) {
+	for range maxDumps {
+		if out, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return out, err
+}
+
 // classify adds the class to an error of the kernel or of the netlink library.
 func classify(err error) error {
 	if err == nil {

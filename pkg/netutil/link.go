@@ -71,7 +71,7 @@ func (h *Handle) getLink(what string, data ...nl.NetlinkRequestData) (Link, erro
 
 // Links lists all links.
 func (h *Handle) Links() ([]Link, error) {
-	list, err := h.lib.LinkList()
+	list, err := whole(h.lib.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", classify(err))
 	}
@@ -195,7 +195,7 @@ func (h *Handle) SetHairpin(index int) error {
 
 // Hairpin says whether a bridge port has hairpin mode on.
 func (h *Handle) Hairpin(index int) (bool, error) {
-	p, err := h.lib.LinkGetProtinfo(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
+	p, err := whole(func() (netlink.Protinfo, error) { return h.lib.LinkGetProtinfo(byIndex(index)) })
 	if err != nil {
 		return false, fmt.Errorf("find bridge port number %d: %w", index, classify(err))
 	}
@@ -246,7 +246,7 @@ func (h *Handle) DeleteLinks(names []string) error {
 
 // freeGroup draws a group number from the upper half, which nobody hands out, until no link is in it.
 func (h *Handle) freeGroup() (uint32, error) {
-	links, err := h.lib.LinkList()
+	links, err := whole(h.lib.LinkList)
 	if err != nil {
 		return 0, fmt.Errorf("list links: %w", classify(err))
 	}

@@ -207,7 +207,9 @@ func (n *Nft) Rules(chain string) (int, error) {
 
 // RuleCounts counts the rules of each chain of the table that has any.
 func (n *Nft) RuleCounts() (map[string]int, error) {
-	rules, err := n.request(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(n.table.Name)))
+	rules, err := whole(func() ([][]byte, error) {
+		return n.request(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(n.table.Name)))
+	})
 	if err = absentOK(classify(err)); err != nil {
 		return nil, fmt.Errorf("list rules of nftables table %s: %w", n.table.Name, err)
 	}

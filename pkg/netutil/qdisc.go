@@ -59,7 +59,7 @@ func (h *Handle) SetBucket(index int, b Bucket) error {
 
 // Bucket reads the token bucket of a link. Another root queue, or none, is ErrNotFound.
 func (h *Handle) Bucket(index int) (Bucket, error) {
-	list, err := h.lib.QdiscList(byIndex(index))
+	list, err := whole(func() ([]netlink.Qdisc, error) { return h.lib.QdiscList(byIndex(index)) })
 	if err != nil {
 		return Bucket{}, fmt.Errorf("list queues of link number %d: %w", index, classify(err))
 	}
@@ -115,7 +115,7 @@ func (h *Handle) RedirectIngress(index, to int) error {
 // IngressRedirect is the index of the link that all that arrives on a link is sent to, ErrNotFound when
 // there is none.
 func (h *Handle) IngressRedirect(index int) (int, error) {
-	list, err := h.lib.FilterList(byIndex(index), ingressHandle)
+	list, err := whole(func() ([]netlink.Filter, error) { return h.lib.FilterList(byIndex(index), ingressHandle) })
 	if err = absentOK(classify(err)); err != nil {
 		return 0, fmt.Errorf("list filters of link number %d: %w", index, err)
 	}

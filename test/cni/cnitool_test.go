@@ -18,7 +18,7 @@ func TestCnitool(t *testing.T) {
 	c := newCage(t, n)
 	pod := newPod(t)
 	try := func(command string) (string, error) {
-		return c.try("", "env", "CNI_PATH="+ours, "NETCONFPATH="+filepath.Join(root, "conf/cni"),
+		return c.try("", "env", `CAP_ARGS={"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}`, "CNI_PATH="+ours, "NETCONFPATH="+filepath.Join(root, "conf/cni"),
 			filepath.Join(reference, "cnitool"), command, "podwright", pod.Path())
 	}
 	tool := func(command string) string {
@@ -76,8 +76,9 @@ func (c *cage) holds(want int) {
 			veths++
 		}
 	}
-	if got := elements(c.t, c.Node); len(records) != want || veths != want || len(got) != want {
-		c.t.Errorf("%d leases, %d links, %d masqueraded; want %d of each", len(records), veths, len(got), want)
+	got, masquerade := elements(c.t, c.Node)
+	if len(records) != want || veths != want || len(got) != want || masquerade != (want > 0) {
+		c.t.Errorf("%d leases, %d links, %d host ports, masquerade %t; want %d of each", len(records), veths, len(got), masquerade, want)
 	}
 }
 

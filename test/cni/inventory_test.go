@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/podwright/podwright/test/cni/lab"
@@ -17,6 +19,7 @@ import (
 // inventory is all that attachments have on a node: each list is sorted.
 type inventory struct {
 	links, leases, records, elements []string
+	masquerade                       bool
 }
 
 // takeInventory looks at the kernel and at the lease directory, by nothing of the plugin's own.
@@ -44,36 +47,45 @@ func takeInventory(t testing.TB, n *lab.Node) inventory {
 			}
 		}
 	}
-	inv.elements = elements(t, n)
+	inv.elements, inv.masquerade = elements(t, n)
 	for _, list := range [][]string{inv.links, inv.leases, inv.records, inv.elements} {
 		slices.Sort(list)
 	}
 	return inv
 }
 
-// elements lists the addresses of the sets that masquerade knows pods by.
-func elements(t testing.TB, n *lab.Node) (list []string) {
+// elements lists the addresses that host ports lead to, and says whether there is masquerade.
+func elements(t testing.TB, n *lab.Node) (list []string, masquerade bool) {
 	t.Helper()
 	out, err := n.Run("nft", "-j", "list", "ruleset")
 	must(t, err)
 	var ruleset struct {
 		Objects []struct {
-			Set *struct {
+			Map *struct {
+				Name string   `json:"name"`
+				Elem [][2]any `json:"elem"` // key and value
+			} `json:"map"`
+			Chain *struct {
 				Name string `json:"name"`
-				Elem []any  `json:"elem"`
-			} `json:"set"`
+			} `json:"chain"`
 		} `json:"nftables"`
 	}
 	must(t, json.Unmarshal([]byte(out), &ruleset))
 	for _, o := range ruleset.Objects {
-		if o.Set == nil || !strings.Contains(o.Set.Name, "-pods") {
+		if o.Chain != nil && strings.HasPrefix(o.Chain.Name, "masq-") {
+			masquerade = true
+		}
+		if o.Map == nil || o.Map.Name != "hostport-any4" {
 			continue
 		}
-		for _, e := range o.Set.Elem {
-			list = append(list, fmt.Sprint(e))
+		for _, e := range o.Map.Elem {
+			value, _ := e[1].(map[string]any)
+			if addrAndPort, _ := value["concat"].([]any); len(addrAndPort) == 2 {
+				list = append(list, fmt.Sprint(addrAndPort[0]))
+			}
 		}
 	}
-	return list
+	return list, masquerade
 }
 
 // expect compares the inventory with the attachments that there should be, by their results.
@@ -96,6 +108,9 @@ func (inv inventory) expect(t testing.TB, when string, live map[string]attached)
 			t.Errorf("%s: %d %s, want %d; too many: %v, missing: %v", when, len(c.got), c.what, len(c.want), less(c.got, c.want), less(c.want, c.got))
 		}
 	}
+	if inv.masquerade != (len(live) > 0) {
+		t.Errorf("%s: masquerade %t beside %d attachments", when, inv.masquerade, len(live))
+	}
 	if len(inv.records) != 2*len(live) {
 		t.Errorf("%s: %d records and names of attachments, want %d of each", when, len(inv.records), len(live))
 	}
@@ -116,7 +131,7 @@ type attached struct {
 
 // add attaches a pod.
 func add(n *lab.Node, c lab.Chain, id string, ns *lab.NS, started ...func(*exec.Cmd)) (attached, error) {
-	a := attached{Attachment: lab.Attachment{ID: id, NetNS: ns.Path()}, ns: ns}
+	a := attached{Attachment: lab.Attachment{ID: id, NetNS: ns.Path(), Runtime: hostPort(id)}, ns: ns}
 	var err error
 	for _, f := range started {
 		a.Started = f
@@ -139,11 +154,25 @@ func add(n *lab.Node, c lab.Chain, id string, ns *lab.NS, started ...func(*exec.
 	return a, nil
 }
 
-// network is ours with one range and masquerade; promise is the runtime's that it destroys the namespace after DEL.
+var (
+	portsOf  sync.Map     // by id
+	lastPort atomic.Int32 // of those given to ids
+)
+
+// hostPort is a host port of each pod's own, the same whenever it is asked for.
+func hostPort(id string) lab.Conf {
+	port, known := portsOf.Load(id)
+	if !known {
+		port, _ = portsOf.LoadOrStore(id, 10000+lastPort.Add(1))
+	}
+	return lab.Conf{"portMappings": []any{lab.Conf{"hostPort": port, "containerPort": 80, "protocol": "tcp"}}}
+}
+
+// network is ours with one range, masquerade and host ports; promise is the runtime's that it destroys the namespace after DEL.
 func network(n *lab.Node, subnet string) lab.Chain {
 	return lab.Chain{Name: "net1", Dir: ours, Plugins: []lab.Conf{{
 		"type": "bridge-ipam", "bridge": bridgeName, "isGateway": true, "ipMasq": true,
-		"capabilities": lab.Conf{promise: true},
+		"capabilities": lab.Conf{promise: true, "portMappings": true},
 		"ipam": lab.Conf{"type": "host-local", "dataDir": filepath.Join(n.Dir, "leases"),
 			"ranges": []any{[]any{lab.Conf{"subnet": subnet}}}, "routes": []any{lab.Conf{"dst": "0.0.0.0/0"}}},
 	}}}
