@@ -360,10 +360,14 @@ func TestAttachSlow(t *testing.T) {
 	})
 	n.must(stopped.cmd.Process.Signal(syscall.SIGSTOP))
 	reader.say("go\n")
-	n.until(func() bool {
-		log := text(t, n.container(id).Status.LogPath, "stdout")
-		return strings.HasSuffix(log, fmt.Sprintf("\n%d\ndone\n", last)) && strings.Contains(log, fmt.Sprintf("\n%d\n", first))
+	path := n.container(id).Status.LogPath
+	n.until(func() bool { // while it is written its end may be half a line
+		data, err := os.ReadFile(path)
+		return err == nil && bytes.HasSuffix(data, []byte(" F done\n"))
 	})
+	if log := text(t, path, "stdout"); !strings.HasSuffix(log, fmt.Sprintf("\n%d\ndone\n", last)) || !strings.Contains(log, fmt.Sprintf("\n%d\n", first)) {
+		t.Errorf("the log has %d bytes", len(log))
+	}
 	reader.await(fmt.Sprintf("\n%d\ndone\n", last))
 	if c := n.container(id); c.Status.State != "CONTAINER_RUNNING" {
 		t.Errorf("got %+v", c.Status)
