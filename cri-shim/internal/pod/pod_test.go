@@ -190,6 +190,42 @@ func TestRetryJoins(t *testing.T) {
 	}
 }
 
+// TestLookingNeverWaits: while a teardown hangs, lists and lookups of everything answer, the hanging pod included. One
+// that waited would wait for ever here.
+func TestLookingNeverWaits(t *testing.T) {
+	w := newWorld()
+	m, hanging, c := running(t, w)
+	other, err := m.RunSandbox(t.Context(), sandboxConfig("b", ModeContainer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := make(chan struct{})
+	w.set(func() { w.block["detach"] = gate })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := m.StopSandbox(ctx, string(hanging)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("it does not hang: %v", err)
+	}
+	if got := len(m.Sandboxes()); got != 2 {
+		t.Errorf("%d sandboxes", got)
+	}
+	if got := len(m.Containers()); got != 1 {
+		t.Errorf("%d containers", got)
+	}
+	for id, want := range map[ID]State{hanging: NotReady, other: Ready} {
+		if s, err := m.Sandbox(string(id)); err != nil || s.State != want {
+			t.Errorf("%s, %v; want %s", s.State, err, want)
+		}
+	}
+	if got, err := m.Container(string(c)); err != nil || got.State != Exited {
+		t.Errorf("container: %s, %v", got.State, err)
+	}
+	close(gate)
+	if err := m.StopSandbox(t.Context(), string(hanging)); err != nil {
+		t.Error(err)
+	}
+}
+
 func running(t *testing.T, w *world) (*Manager, ID, ID) {
 	t.Helper()
 	m := w.start(t)
