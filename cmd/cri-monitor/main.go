@@ -44,7 +44,7 @@ func run() error {
 	// A monitor lives long and holds little: its heap stays small rather than its collector idle.
 	debug.SetGCPercent(20)
 	debug.SetMemoryLimit(16 << 20)
-	// Handlers, not SIG_IGN: what is ignored stays ignored in every container.
+	// Handlers, not SIG_IGN: what is ignored stays ignored in what we execute, and not every OCI runtime undoes that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
