@@ -136,11 +136,16 @@ func (n *Node) UseRuntime(path string) { n.runtime = path }
 
 // AddHandler gives the node, before its start, one more OCI runtime that pods may ask for by name.
 func (n *Node) AddHandler(name, path string) error {
+	return n.Configure(fmt.Sprintf("[runtimes.%q]\npath = %q\n", name, path))
+}
+
+// Configure adds tables to the configuration file, before the start.
+func (n *Node) Configure(toml string) error {
 	f, err := os.OpenFile(n.Base+"/config.toml", os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "\n[runtimes.%q]\npath = %q\n", name, path)
+	_, err = fmt.Fprintf(f, "\n%s", toml)
 	return errors.Join(err, f.Close())
 }
 
