@@ -66,8 +66,8 @@ func networkOut(s pod.Sandbox) *runtime.PodSandboxNetworkStatus {
 }
 
 // sandboxInfo is for people and their tools: crictl inspectp shows it.
-func (r *runtimeService) sandboxInfo(s pod.Sandbox) (map[string]string, error) {
-	l := r.Layout
+func (s *runtimeService) sandboxInfo(sb pod.Sandbox) (map[string]string, error) {
+	l := s.Layout
 	info := struct {
 		PID           int               `json:"pid"` // of the init; 0 when there is none
 		State         pod.State         `json:"state"`
@@ -83,13 +83,13 @@ func (r *runtimeService) sandboxInfo(s pod.Sandbox) (map[string]string, error) {
 		Overhead     *pod.Resources    `json:"overhead,omitempty"`
 		Resources    *pod.Resources    `json:"resources,omitempty"`
 	}{
-		PID: s.InitPID, State: s.State, NamespacesDir: l.Namespaces(string(s.ID)), SharedDir: l.Shared(string(s.ID)),
-		RecordDir: l.Pod(string(s.ID)), BootID: s.BootID, CgroupParent: s.Config.CgroupParent, Network: s.Network,
-		Overhead: s.Overhead, Resources: s.Resources,
+		PID: sb.InitPID, State: sb.State, NamespacesDir: l.Namespaces(string(sb.ID)), SharedDir: l.Shared(string(sb.ID)),
+		RecordDir: l.Pod(string(sb.ID)), BootID: sb.BootID, CgroupParent: sb.Config.CgroupParent, Network: sb.Network,
+		Overhead: sb.Overhead, Resources: sb.Resources,
 	}
-	if !s.HostNetwork() {
+	if !sb.HostNetwork() {
 		info.NetNS = filepath.Join(info.NamespacesDir, "net")
-		if c, ok := r.Network.Checked(s.ID); ok {
+		if c, ok := s.Network.Checked(sb.ID); ok {
 			info.NetworkCheck = &c
 		}
 	}
