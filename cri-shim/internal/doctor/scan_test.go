@@ -13,6 +13,8 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 	"github.com/podwright/podwright/cri-shim/internal/podnet"
 	"github.com/podwright/podwright/cri-shim/internal/store"
+	"github.com/podwright/podwright/pkg/netutil"
+	"github.com/podwright/podwright/pkg/netutil/nettest"
 )
 
 // TestLookReadsTheLayout: what is where the layout puts it is found with its owner, and files being written are not.
@@ -148,5 +150,38 @@ fail  left behind: mount /m (tmpfs)
 	}
 	if j, err := json.Marshal(r); err != nil || !strings.Contains(string(j), `"missing":[]`) {
 		t.Errorf("%s, %v", j, err)
+	}
+}
+
+// TestLinksThatAreOurs: a link is ours by its alias, in a network that nobody else uses.
+func TestLinksThatAreOurs(t *testing.T) {
+	id := strings.Repeat("ab", 32)
+	ns := nettest.NewNS(t)
+	s := &scanner{Options: Options{Layout: fixture}, now: seen(nil), network: podnet.Inspection{Alone: []string{"ours"}}}
+	nettest.In(t, ns, func() error {
+		h, err := netutil.Host()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		for name, alias := range map[string]string{
+			"a": "bridge-ipam/0123 ours " + id + " eth0", "b": "bridge-ipam/0123 theirs " + id + " eth0", "c": "bridge-ipam/0123 ours cnitool-1 eth0",
+			"d": "something else " + id + " eth0", "e": "bridge-ipam",
+		} {
+			if err := h.AddVeth(netutil.Veth{Name: name, Peer: "p" + name}); err != nil {
+				return err
+			}
+			l, err := h.Link(name)
+			if err != nil {
+				return err
+			}
+			if err := h.SetLink(l.Index, netutil.Change{Alias: alias}); err != nil {
+				return err
+			}
+		}
+		return s.links()
+	})
+	if got := sorted(s.now.objects); len(got) != 1 || got[0].Name != "a" || got[0].Owner != id {
+		t.Errorf("got %+v", got)
 	}
 }
