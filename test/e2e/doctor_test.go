@@ -65,6 +65,7 @@ func (n *tester) healthy(when string, sandboxes, containers int) {
 func TestDoctorOfTheHealthy(t *testing.T) {
 	n := prepareNode(t)
 	n.healthy("before the first start", 0, 0)
+	n.must(n.AddHandler("newest", filepath.Join(programs.Tools, "runc")))
 	n.must(n.Start())
 	n.crictl("pull", image)
 	n.healthy("without pods", 0, 0)
@@ -76,15 +77,23 @@ func TestDoctorOfTheHealthy(t *testing.T) {
 	ended := n.run(p, "own", "ending", "exit 3", "")
 	n.ended(ended)
 	n.run(p, "own", "main", "sleep 1000", "")
-	n.healthy("with two pods", 2, 3)
+	const mapping = `[{"container_id": 0, "host_id": 200000, "length": 65536}]`
+	for name, options := range map[string]string{
+		"mapped": `"network": 0, "userns_options": {"mode": 0, "uids": ` + mapping + `, "gids": ` + mapping + `}`, "host": `"network": 2`,
+	} {
+		file, err := n.File("pod-"+name+".json", strings.Replace(n.PodJSON(name, false), `"network": 0`, options, 1))
+		n.must(err)
+		n.run(n.crictl("runp", "--runtime", "newest", file), name, "main", "sleep 1000", "")
+	}
+	n.healthy("with pods of all kinds", 4, 5)
 	n.must(n.Kill())
-	n.healthy("after kill -9 of cri-shim", 2, 3)
+	n.healthy("after kill -9 of cri-shim", 4, 5)
 	n.must(n.KillMonitor())
-	n.healthy("after kill -9 of cri-monitor", 2, 3)
+	n.healthy("after kill -9 of cri-monitor", 4, 5)
 	n.must(n.Start())
-	n.healthy("after the next start", 2, 3)
+	n.healthy("after the next start", 4, 5)
 	n.crictl("stopp", p)
-	n.healthy("with one pod stopped", 2, 3)
+	n.healthy("with one pod stopped", 4, 5)
 	n.crictl("rmp", "-f", "-a")
 	n.healthy("after all were removed", 0, 0)
 	n.must(n.Terminate())
