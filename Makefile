@@ -84,6 +84,13 @@ newest-runc:
 	@tools/deps.sh runc
 	@cd tools/runc && GOFLAGS=-trimpath CGO_ENABLED=1 $(GO) build -tags seccomp -o ../../$(TOOLS)/ tool
 
+# qemu without KVM: a boot takes half a minute. What runs in the machine needs no Go, and no network.
+.PHONY: vm
+vm: deps critest-parts ## CMD='...' as root in a virtual machine with cgroup v2, systemd, AppArmor and CRIU (as root)
+	@tools/vmimage.sh $(CACHE)/machine
+	@$(GO) build -o $(CACHE)/vm ./test/vm
+	@$(if $(CMD),$(CACHE)/vm $(if $(TESTS),-tests $(TESTS)) -- sh -c "$$CMD")
+
 .PHONY: interop
 interop: deps build tools containerd ## bridge-ipam under an unmodified containerd and beside others' firewall rules (as root)
 	CI=true $(GO) test -count=1 -timeout 10m ./test/interop/...
