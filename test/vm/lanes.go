@@ -52,7 +52,10 @@ func packages(patterns []string) ([]string, error) {
 	if len(patterns) == 0 {
 		return nil, nil
 	}
-	args := append([]string{"list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}"}, patterns...)
+	args := []string{"list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}"}
+	for _, p := range patterns {
+		args = append(args, "./"+strings.TrimPrefix(p, "./"))
+	}
 	out, err := exec.Command("go", args...).Output()
 	if err != nil {
 		return nil, fmt.Errorf("list the packages of %v: %w", patterns, err)
