@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,14 +58,17 @@ type contender struct {
 	chain lab.Chain
 	extra lab.Conf // runtimeConfig of every attachment
 	count int
+	// beside says how many it already has, in sections that compare such nodes.
+	beside string
 }
 
 // what a section wants of the contenders.
 type wish struct {
 	hostPort bool
 	subnet   string
-	promise  bool // also ours under a runtime that promises to destroy the namespace after DEL
-	one      bool // of the reference only its default backend
+	promise  bool   // also ours under a runtime that promises to destroy the namespace after DEL
+	one      bool   // of the reference only its default backend
+	only     string // one contender, by name
 }
 
 // promise is the runtime capability of that name; cri-shim sets it.
@@ -78,6 +82,9 @@ func (b *bench) contenders(w wish) ([]*contender, error) {
 	}
 	if w.promise {
 		list = append(list, &contender{name: ourPromised})
+	}
+	if w.only != "" {
+		list = slices.DeleteFunc(list, func(c *contender) bool { return c.name != w.only })
 	}
 	for _, c := range list {
 		n, err := lab.NewNode()
