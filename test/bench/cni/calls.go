@@ -157,7 +157,7 @@ func (b *bench) atOnce(c *contender, all []lab.Attachment) (failed int) {
 // held compares many attachments that are there with few. A contender is alone, its two nodes in turn: what the kernel
 // does late for 1,000 pods of another would count against it.
 func (b *bench) held() error {
-	names := []string{ourName, ourPromised, "reference, iptables"}
+	names := []string{ourName, ourPromised, ourRouted, "reference, iptables"}
 	for _, name := range names {
 		var both []*contender
 		for _, count := range []int{10, b.settings.held} {

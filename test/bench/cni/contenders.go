@@ -49,6 +49,7 @@ func (b *bench) interrupted() error {
 const (
 	ourName     = "bridge-ipam"
 	ourPromised = "bridge-ipam, promise"
+	ourRouted   = "bridge-ipam, routed" // no bridge: a host route per pod
 )
 
 // contender is one implementation with its settings, on a node of its own.
@@ -83,6 +84,9 @@ func (b *bench) contenders(w wish) ([]*contender, error) {
 	if w.promise {
 		list = append(list, &contender{name: ourPromised})
 	}
+	if w.only == ourRouted {
+		list = append(list, &contender{name: ourRouted})
+	}
 	if w.only != "" {
 		list = slices.DeleteFunc(list, func(c *contender) bool { return c.name != w.only })
 	}
@@ -114,6 +118,11 @@ func (c *contender) configure(b *bench, w wish) {
 		conf["type"], c.chain.Dir = "bridge-ipam", b.bin
 		conf["capabilities"] = lab.Conf{"portMappings": true, promise: true}
 		c.extra[promise] = c.name == ourPromised
+		if c.name == ourRouted {
+			conf["mode"] = "routed"
+			delete(conf, "bridge")
+			delete(conf, "isGateway")
+		}
 		return
 	}
 	conf["ipMasqBackend"] = backend
