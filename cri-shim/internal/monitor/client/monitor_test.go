@@ -62,6 +62,11 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newNodeOn(t, runtime)
+}
+
+func newNodeOn(t *testing.T, runtime string) *node {
+	nettest.RequireRoot(t)
 	dir, err := os.MkdirTemp("", "m")
 	if err != nil {
 		t.Fatal(err)
