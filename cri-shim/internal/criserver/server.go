@@ -91,7 +91,7 @@ func New(d Deps) (*Server, error) {
 	)
 	service := &runtimeService{Deps: d, config: string(config), ending: make(chan struct{})}
 	runtime.RegisterRuntimeServiceServer(s, service)
-	runtime.RegisterImageServiceServer(s, &imageService{images: d.Images, root: d.Layout.Images()})
+	runtime.RegisterImageServiceServer(s, &imageService{images: d.Images, root: d.Layout.Images(), handlers: d.Handlers})
 	return &Server{grpc: s, service: service}, nil
 }
 

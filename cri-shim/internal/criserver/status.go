@@ -108,11 +108,15 @@ func (s *runtimeService) checkMounts(f *faults, mounts []pod.Mount, handler stri
 }
 
 func (s *runtimeService) checkHandler(f *faults, name string) {
-	known := make([]string, len(s.Handlers))
-	for i, h := range s.Handlers {
+	f.handler("runtime_handler", name, s.Handlers)
+}
+
+func (f *faults) handler(field, name string, all []Handler) {
+	known := make([]string, len(all))
+	for i, h := range all {
 		known[i] = fmt.Sprintf("%q", h.Name)
 	}
-	if !slices.ContainsFunc(s.Handlers, func(h Handler) bool { return h.Name == name }) {
-		f.bad("runtime_handler", name, "one of "+strings.Join(known, ", "))
+	if !slices.ContainsFunc(all, func(h Handler) bool { return h.Name == name }) {
+		f.bad(field, name, "one of "+strings.Join(known, ", "))
 	}
 }
