@@ -56,6 +56,8 @@ type Handler struct {
 	UserNamespaces    bool
 	// LacksUserNamespaces says why UserNamespaces is false.
 	LacksUserNamespaces string
+	// Warning says what is known against it; "" is nothing.
+	Warning string
 }
 
 // Server answers the CRI.
