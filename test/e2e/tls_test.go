@@ -116,15 +116,6 @@ func (n *tester) oneUse(id, ca string) {
 	}
 }
 
-// configure adds to the configuration of a node that was not started.
-func (n *tester) configure(text string) {
-	n.t.Helper()
-	path := n.Base + "/config.toml"
-	data, err := os.ReadFile(path)
-	n.must(err)
-	n.must(os.WriteFile(path, append(data, text...), 0o644))
-}
-
 // authority makes one, with a certificate for this host, and returns their files.
 func (n *tester) authority(name string) (ca, cert, key string) {
 	n.t.Helper()
