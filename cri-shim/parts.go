@@ -212,7 +212,12 @@ func (p *parts) handlers(ctx context.Context, f hostinfo.Facts, layout paths.Lay
 	mapFault := podns.SupportsIDMap(layout.Images())
 	for _, name := range slices.Sorted(maps.Keys(p.runtimes)) { // "" is the first
 		can := askRuntime(ctx, p.runtimes[name])
-		h := criserver.Handler{Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && can.recursiveReadOnly}
+		h := criserver.Handler{
+			Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && can.recursiveReadOnly, Warning: runtimeWarning(ctx, p.runtimes[name]),
+		}
+		if h.Warning != "" {
+			p.logger.Warn("OCI runtime", "handler", name, "warning", h.Warning)
+		}
 		switch {
 		case !can.idMap:
 			h.LacksUserNamespaces = p.runtimes[name] + " makes no ID-mapped mounts (runc can from version 1.2 on)"
