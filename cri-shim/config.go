@@ -43,6 +43,7 @@ type Config struct {
 	Image   ImageConfig   `toml:"image" json:"image"`
 	Stats   StatsConfig   `toml:"stats" json:"stats"`
 	Monitor MonitorConfig `toml:"monitor" json:"monitor"`
+	NRI     NRIConfig     `toml:"nri" json:"nri"`
 
 	Streaming StreamingConfig `toml:"streaming" json:"streaming"`
 }
@@ -117,6 +118,7 @@ func Default() Config {
 			RegistryConfigDir: "/etc/cri-shim/certs.d", MaxParallelDownloads: 3, ProgressTimeout: Duration(5 * time.Minute),
 		},
 		Stats: StatsConfig{Interval: Duration(10 * time.Second)},
+		NRI:   defaultNRI(),
 	}
 }
 
@@ -220,6 +222,7 @@ func (c Config) Validate() error {
 		v.bad("stats.interval", i.String(), "1s to 1h")
 	}
 	v.absoluteOrEmpty("monitor.path", c.Monitor.Path)
+	c.NRI.validate(&v)
 	c.Streaming.validate(&v)
 	return errors.Join(v.faults...)
 }

@@ -78,17 +78,25 @@ func sandboxInfo(s pod.Sandbox, l paths.Layout) (map[string]string, error) {
 		BootID        string            `json:"bootID"`
 		CgroupParent  string            `json:"cgroupParent,omitempty"`
 		Network       pod.NetworkResult `json:"network"`
-		Overhead      *pod.Resources    `json:"overhead,omitempty"`
-		Resources     *pod.Resources    `json:"resources,omitempty"`
+		// In the words of the CRI, as containerd prints them.
+		Overhead  *runtime.ContainerResources `json:"overhead,omitempty"`
+		Resources *runtime.ContainerResources `json:"resources,omitempty"`
 	}{
 		PID: s.InitPID, State: s.State, NamespacesDir: l.Namespaces(string(s.ID)), SharedDir: l.Shared(string(s.ID)),
 		RecordDir: l.Pod(string(s.ID)), BootID: s.BootID, CgroupParent: s.Config.CgroupParent, Network: s.Network,
-		Overhead: s.Overhead, Resources: s.Resources,
+		Overhead: podResourcesOut(s.Overhead), Resources: podResourcesOut(s.Resources),
 	}
 	if !s.HostNetwork() {
 		info.NetNS = filepath.Join(info.NamespacesDir, "net")
 	}
 	return infoOut(info)
+}
+
+func podResourcesOut(r *pod.Resources) *runtime.ContainerResources {
+	if r == nil {
+		return nil
+	}
+	return &runtime.ContainerResources{Linux: resourcesOut(*r)}
 }
 
 func infoOut(v any) (map[string]string, error) {

@@ -27,6 +27,9 @@ type SandboxConfig struct {
 	Sysctls      map[string]string `json:"sysctls,omitempty"`
 	Namespaces   Namespaces        `json:"namespaces"`
 	Privileged   bool              `json:"privileged,omitempty"`
+	// Overhead and Resources are the limits of the whole pod, which its maker applies.
+	Overhead  *Resources `json:"overhead,omitempty"`
+	Resources *Resources `json:"resources,omitempty"`
 	// Security holds the pod level defaults of the sandbox's own init; containers bring theirs.
 	Security Security `json:"security"`
 }
