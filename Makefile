@@ -45,7 +45,7 @@ tools: ## crictl, critest, cnitool, the reference plugins and the test programs,
 	@mkdir -p $(TOOLS)
 	@cd tools && GOFLAGS=-trimpath $(GO) build -o ../$(TOOLS)/ tool
 	@cd tools && GOFLAGS=-trimpath $(GO) test -c -o ../$(TOOLS)/critest sigs.k8s.io/cri-tools/cmd/critest
-	@CGO_ENABLED=0 $(GO) build -o $(CACHE)/ ./test/images/registry ./test/demo ./test/critest ./test/images/criset
+	@CGO_ENABLED=0 $(GO) build -o $(CACHE)/ ./test/images/registry ./test/demo ./test/critest ./test/images/criset ./test/nriplugin
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CACHE)/ ./test/images/applets
 
 .PHONY: test

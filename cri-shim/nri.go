@@ -29,6 +29,7 @@ func defaultNRI() NRIConfig {
 	return NRIConfig{
 		SocketPath: "/var/run/nri/nri.sock", PluginPath: "/opt/nri/plugins", PluginConfigPath: "/etc/nri/conf.d",
 		PluginRegistrationTimeout: Duration(5 * time.Second), PluginRequestTimeout: Duration(2 * time.Second),
+		DefaultValidator: nri.Validator{RequiredPlugins: []string{}},
 	}
 }
 

@@ -31,6 +31,7 @@ type Programs struct {
 // Node is one running cri-shim.
 type Node struct {
 	Base, Root, State, Socket, Logs, Hosts, NetDir string
+	NRISocket, NRIPlugins                          string
 	Bridge, CgroupParent, Subnet                   string
 
 	programs Programs
@@ -71,7 +72,7 @@ func New(p Programs) (*Node, error) {
 	_, _ = rand.Read(r[:]) // never fails (crypto/rand)
 	n := &Node{
 		Base: base, Root: base + "/root", State: base + "/state", Socket: base + "/cri.sock", Logs: base + "/logs",
-		Hosts: base + "/hosts", NetDir: base + "/net.d", programs: p, binDir: p.Bin,
+		Hosts: base + "/hosts", NetDir: base + "/net.d", NRISocket: base + "/nri.sock", NRIPlugins: base + "/nri", programs: p, binDir: p.Bin,
 		Bridge: fmt.Sprintf("pw%x", r), CgroupParent: "/" + filepath.Base(base),
 		Subnet: fmt.Sprintf("10.%d.%d", 100+int(r[0])%100, r[1]),
 	}
@@ -84,7 +85,8 @@ func New(p Programs) (*Node, error) {
 		}
 	}
 	for path, content := range map[string]string{
-		base + "/config.toml":      "cgroup_driver = \"cgroupfs\"\ncgroup_parent = \"" + n.CgroupParent + "\"\n",
+		base + "/config.toml": "cgroup_driver = \"cgroupfs\"\ncgroup_parent = \"" + n.CgroupParent + "\"\n" +
+			"[nri]\nsocket_path = \"" + n.NRISocket + "\"\nplugin_path = \"" + n.NRIPlugins + "\"\nplugin_config_path = \"" + n.NRIPlugins + "/conf\"\n",
 		n.NetDir + "/10.conflist":  n.conflist(),
 		base + "/crictl-pull.yaml": "",
 	} {

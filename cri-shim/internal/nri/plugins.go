@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/nri/pkg/adaptation"
-	"github.com/containerd/nri/pkg/log"
 	validator "github.com/containerd/nri/plugins/default-validator/builtin"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -121,7 +120,8 @@ func (p *Plugins) enter() bool {
 }
 
 func (p *Plugins) start() (err error) {
-	log.Set(logger{p.opt.Logger})
+	libraryLog.to.Store(p.opt.Logger)
+	setLog()
 	adaptation.SetPluginRegistrationTimeout(p.opt.RegistrationTimeout)
 	adaptation.SetPluginRequestTimeout(p.opt.RequestTimeout)
 	options := []adaptation.Option{
