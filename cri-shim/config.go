@@ -38,6 +38,8 @@ type Config struct {
 
 	CDISpecDirs []string `toml:"cdi_spec_dirs" json:"cdiSpecDirs"`
 
+	EnableSELinux bool `toml:"enable_selinux" json:"enableSELinux"`
+
 	Log     LogConfig     `toml:"log" json:"log"`
 	CNI     CNIConfig     `toml:"cni" json:"cni"`
 	Image   ImageConfig   `toml:"image" json:"image"`

@@ -177,13 +177,16 @@ func newNetwork(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) (*podne
 }
 
 func (p *parts) newManager(version string, f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {
+	if p.config.EnableSELinux && !f.SELinux {
+		p.logger.Warn("enable_selinux: this host has no SELinux, nothing is labelled")
+	}
 	records, err := store.New(layout)
 	if err != nil {
 		return nil, err
 	}
 	maker, err := rootfs.New(rootfs.Options{
 		Layout: layout, Facts: f, Cgroups: p.cgroups, MakeMissingSources: p.config.CreateMissingMountSources,
-		Devices: cdi.Dirs(p.config.CDISpecDirs),
+		Devices: cdi.Dirs(p.config.CDISpecDirs), SELinux: p.config.EnableSELinux && f.SELinux,
 	})
 	if err != nil {
 		return nil, err

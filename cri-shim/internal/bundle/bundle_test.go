@@ -212,3 +212,19 @@ func TestCgroupPath(t *testing.T) {
 		}
 	}
 }
+
+func TestSELinux(t *testing.T) {
+	s := spec(t, func(in *Input) { in.ProcessLabel, in.MountLabel = "p", "m" })
+	if s.Process.SelinuxLabel != "p" || s.Linux.MountLabel != "m" {
+		t.Errorf("got %q and %q", s.Process.SelinuxLabel, s.Linux.MountLabel)
+	}
+	in := input()
+	in.Container.Config.Security.SELinux.Type = "t"
+	if _, err := Spec(in); err != nil {
+		t.Errorf("on a host without SELinux: %v", err)
+	}
+	in.Facts.SELinux = true
+	if _, err := Spec(in); !errors.Is(err, errdefs.ErrFailedPrecondition) || !strings.Contains(err.Error(), "enable_selinux") {
+		t.Errorf("where it is not enabled: %v", err)
+	}
+}
