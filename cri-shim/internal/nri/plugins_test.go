@@ -131,6 +131,9 @@ func TestFaultyPlugins(t *testing.T) {
 			p := &plugin{}
 			p.onCreate = func() { fault(p) }
 			i.connect(t, p)
+			if p.stub.RequestTimeout() != opt.RequestTimeout || p.stub.RegistrationTimeout() != opt.RegistrationTimeout {
+				t.Errorf("it is told of %s and %s", p.stub.RequestTimeout(), p.stub.RegistrationTimeout())
+			}
 			s, err := i.create(t)
 			if err != nil || len(s.Process.Env) != 1 {
 				t.Errorf("got %v, %v", s.Process.Env, err)

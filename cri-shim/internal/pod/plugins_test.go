@@ -236,6 +236,19 @@ func TestPluginsChangeAnUpdate(t *testing.T) {
 	}
 }
 
+func TestLimitsThatHold(t *testing.T) {
+	c := Container{Config: ContainerConfig{Resources: Resources{CPUShares: 1}}}
+	for want, change := range []func(){
+		func() {},
+		func() { c.Effective.Limits = &Resources{CPUShares: 2} },
+		func() { c.Updated = &Resources{CPUShares: 3} },
+	} {
+		if change(); c.Limits().CPUShares != int64(want+1) {
+			t.Errorf("got %d, want %d", c.Limits().CPUShares, want+1)
+		}
+	}
+}
+
 func TestPluginsAreAskedForASandboxsLimits(t *testing.T) {
 	_, m, p := begun(t, "update sandbox")
 	cfg := sandboxConfig("a", ModeContainer)
