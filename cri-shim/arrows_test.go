@@ -112,6 +112,7 @@ func never(t *testing.T, packages []listed) {
 		{"cri-shim/internal/nri", []string{
 			inner + "criserver", inner + "image", inner + "podnet", inner + "monitor", inner + "store", inner + "rootfs", inner + "bundle",
 		}},
+		{"cri-shim/internal/doctor", []string{inner + "criserver", inner + "image", inner + "monitor", inner + "rootfs", module + "/plugins"}},
 		{"cri-shim/internal", []string{module + "/cmd", module + "/test"}},
 		{"pkg", []string{module + "/cri-shim", module + "/plugins", module + "/cmd", module + "/test"}},
 	} {
