@@ -17,6 +17,7 @@ func (s *runtimeService) RunPodSandbox(ctx context.Context, r *runtime.RunPodSan
 	s.checkHandler(&f, r.GetRuntimeHandler())
 	if cfg.Namespaces.User != nil {
 		s.checkMaps(&f, securityField+".namespace_options.userns_options.mode POD", cfg.Handler)
+		s.checkHostNetwork(&f, cfg)
 	}
 	if err := f.err(); err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ import (
 )
 
 // sandboxIn checks and translates what a caller asks of a sandbox. Resources and overhead are those of the pod's
-// cgroup, which the caller makes itself: they are noted.
+// cgroup, which the caller makes itself: they are kept for plugins and for people.
 func sandboxIn(f *faults, c *runtime.PodSandboxConfig, handler string, systemdCgroup bool) pod.SandboxConfig {
 	if c == nil {
 		f.missing("config")
@@ -50,9 +50,9 @@ func sandboxIn(f *faults, c *runtime.PodSandboxConfig, handler string, systemdCg
 		Sysctls:      sysctlsIn(f, linux.GetSysctls(), namespaces),
 		Namespaces:   namespaces,
 		Privileged:   sc.GetPrivileged(),
-		Security:     sandboxSecurityIn(f, sc),
 		Overhead:     optionalResources(f, "config.linux.overhead", linux.GetOverhead()),
 		Resources:    optionalResources(f, "config.linux.resources", linux.GetResources()),
+		Security:     sandboxSecurityIn(f, sc),
 	}
 }
 

@@ -37,7 +37,8 @@ func (s *runtimeService) Status(_ context.Context, r *runtime.StatusRequest) (*r
 			condition(runtime.NetworkReady, "NetworkPluginNotReady", s.Network.Ready()),
 			condition(runtimesSound, "OldOCIRuntime", s.warnings()),
 		}},
-		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
+		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true,
+			UserNamespacesHostNetwork: slices.ContainsFunc(s.Handlers, Handler.mapsHostNetwork)},
 	}
 	for _, h := range s.Handlers {
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{
@@ -98,6 +99,19 @@ func (s *runtimeService) checkMaps(f *faults, field, handler string) {
 	for _, h := range s.Handlers {
 		if h.Name == handler && !h.UserNamespaces {
 			f.lacking = append(f.lacking, fmt.Sprintf("%s is not supported by runtime handler %q: %s", field, handler, h.LacksUserNamespaces))
+		}
+	}
+}
+
+// mapsHostNetwork says whether pods may have a user namespace and the host's network: they see the host's /sys, which
+// is safe only when it is read-only with all that is mounted below.
+func (h Handler) mapsHostNetwork() bool { return h.UserNamespaces && h.RecursiveReadOnly }
+
+func (s *runtimeService) checkHostNetwork(f *faults, c pod.SandboxConfig) {
+	for _, h := range s.Handlers {
+		if c.Namespaces.Network == pod.ModeNode && h.Name == c.Handler && h.UserNamespaces && !h.mapsHostNetwork() {
+			f.lacking = append(f.lacking, fmt.Sprintf("%s.namespace_options: network NODE with userns_options.mode POD is not supported by runtime handler %q: "+
+				"it makes no recursive read-only mounts", securityField, c.Handler))
 		}
 	}
 }
