@@ -42,6 +42,13 @@ func Start(n *node.Node, p Programs, conflist string) (*Containerd, error) {
 	if err := os.MkdirAll(c.base+"/net.d", 0o711); err != nil {
 		return nil, err
 	}
+	// Like the node's, its state is in memory, as /run is.
+	if err := os.Mkdir(c.base+"/state", 0o711); err != nil {
+		return nil, err
+	}
+	if err := syscall.Mount("tmpfs", c.base+"/state", "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=0711"); err != nil {
+		return nil, fmt.Errorf("mount containerd's state: %w", err)
+	}
 	for path, content := range map[string]string{
 		c.base + "/net.d/10.conflist": conflist,
 		c.base + "/config.toml":       c.config(n, p),
@@ -162,7 +169,7 @@ func (c *Containerd) Stop() error {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	faults := []error{c.cmd.Wait()}
+	faults := []error{c.cmd.Wait(), syscall.Unmount(c.base+"/state", syscall.MNT_DETACH)}
 	left, err := filepath.Glob("/sys/fs/cgroup/*" + c.CgroupParent)
 	faults = append(faults, err)
 	for _, dir := range append(left, "/sys/fs/cgroup"+c.CgroupParent) {
