@@ -24,10 +24,14 @@ func (a *authority) api(name, server string) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
+	return &API{server: server, client: a.client([]tls.Certificate{pair})}, nil
+}
+
+// client trusts the authority, and is whom the certificates say.
+func (a *authority) client(pairs []tls.Certificate) *http.Client {
 	roots := x509.NewCertPool()
 	roots.AddCert(a.cert)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots, MinVersion: tls.VersionTLS12}}
-	return &API{server: server, client: &http.Client{Transport: transport}}, nil
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{Certificates: pairs, RootCAs: roots, MinVersion: tls.VersionTLS12}}}
 }
 
 // Open begins a request; the caller closes its answer. A watch is one that does not end.

@@ -42,7 +42,7 @@ func (c *Cluster) AddNode(ctx context.Context, r Runtime) (*Node, error) {
 	defer cancel()
 	i := len(c.Nodes) + 1
 	n := &Node{Name: fmt.Sprintf("node%d", i), IP: fmt.Sprintf("192.0.2.%d", 10+i), Runtime: r, cluster: c, index: i}
-	n.base, n.Cgroup = c.Dir+"/"+n.Name, c.cgroup+"/"+n.Name
+	n.base, n.Cgroup = c.Dir+"/"+n.Name, c.cgroup+"/pods-"+n.Name
 	c.Nodes = append(c.Nodes, n) // from here on Down ends it
 	for _, step := range []func(context.Context) error{n.files, n.cgroups, n.namespaces, n.link, n.StartRuntime, n.StartKubelet, n.startProxy, n.ready, c.routes} {
 		if err := step(ctx); err != nil {
@@ -105,6 +105,7 @@ authorization: {mode: Webhook}
 clusterDomain: %[8]s
 clusterDNS: [%[9]s]
 maxPods: 200
+syncFrequency: 10s
 evictionHard: {memory.available: 1Mi, nodefs.available: 1Mi, nodefs.inodesFree: "1", imagefs.available: 1Mi, imagefs.inodesFree: "1"}
 registryPullQPS: 0
 imageGCHighThresholdPercent: 100
