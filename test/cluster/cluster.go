@@ -43,6 +43,7 @@ type Programs struct {
 	Containerd string // of a node that runs it; else empty
 	Names      string // the test server of names
 	Sample     string // conf/kubelet/10-cri-shim.conf
+	LogLevel   string // of cri-shim; empty: "info"
 }
 
 // Cluster is one running cluster.

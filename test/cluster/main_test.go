@@ -62,6 +62,7 @@ func newWorld(t *testing.T) *world {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("podwright-cluster-%d", os.Getpid()))
 	c, err := New(t.Context(), dir, Programs{
 		Bin: root + "/bin", Tools: cache + "/tools", Kubernetes: cache + "/kubernetes", Names: cache + "/names", Sample: root + "/conf/kubelet/10-cri-shim.conf",
+		LogLevel: "debug",
 	})
 	if c == nil {
 		t.Fatal(err)

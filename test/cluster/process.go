@@ -36,8 +36,6 @@ func start(name, log string, cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-func (p *process) pid() int { return p.cmd.Process.Pid }
-
 // alive says whether nobody has ended it yet, itself included.
 func (p *process) alive() bool { return len(p.ended) == 0 }
 

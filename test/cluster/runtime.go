@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,13 +65,13 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt",
 cgroup_parent = %[1]q
 runtime = %[2]q
 [log]
-level = "debug"
+level = %[6]q
 [cni]
 bin_dirs = [%[3]q]
 conf_template = %[4]q
 [image]
 registry_config_dir = %[5]q
-`, n.Cgroup, p.Tools+"/runc", p.Bin, n.base+"/cni.template", n.cluster.Dir+"/hosts"),
+`, n.Cgroup, p.Tools+"/runc", p.Bin, n.base+"/cni.template", n.cluster.Dir+"/hosts", cmp.Or(p.LogLevel, "info")),
 		"cni.template": `{"cniVersion": "1.1.0", "name": "pods", "plugins": [
  {"type": "bridge-ipam", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
   "capabilities": {"portMappings": true, "bandwidth": true, "io.podwright.netns-destroyed": true},
@@ -95,6 +96,27 @@ func (n *Node) StartRuntime(ctx context.Context) error {
 		return err
 	}
 	return n.runtime.await(ctx, func(ctx context.Context) error { _, err := n.Crictl(ctx, "version"); return err })
+}
+
+// CPU is the processor time that the node's runtime has used: its daemons and what they have started, until that had the cgroup of
+// a pod.
+func (n *Node) CPU() (time.Duration, error) {
+	dir, err := accounting(n.RuntimeCgroup())
+	if err != nil {
+		return 0, err
+	}
+	var v1 int64
+	if data, err := os.ReadFile(dir + "/cpuacct.usage"); err == nil {
+		_, err := fmt.Sscan(string(data), &v1)
+		return time.Duration(v1), err
+	}
+	data, err := os.ReadFile(dir + "/cpu.stat")
+	if err != nil {
+		return 0, err
+	}
+	var µs int64
+	_, err = fmt.Sscanf(string(data), "usage_usec %d", &µs) // the first line of cgroup v2's
+	return time.Duration(µs) * time.Microsecond, err
 }
 
 // KillRuntime ends the daemon of the node's runtime by kill -9.
