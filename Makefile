@@ -132,7 +132,7 @@ cluster: build tools kubernetes newest-runc ## .cache/cluster up|down|nodes: a w
 
 .PHONY: test-cluster
 test-cluster: deps cluster ## a control plane and two nodes: services, rolling updates, crashes, drain (as root)
-	CI=true $(GO) test -count=1 -timeout 15m ./test/cluster/...
+	CI=true $(GO) test -count=1 -timeout 15m -p 1 ./test/cluster/...
 
 .PHONY: test-kubelet
 test-kubelet: deps build tools kubelet newest-runc ## a real kubelet with static pods over cri-shim: probes, volumes, restarts (as root)
@@ -145,6 +145,10 @@ bench: ## Go benchmarks of the parts
 .PHONY: bench-pods
 bench-pods: deps build tools containerd ## pod starts, removals, memory beside containerd, with ratios (as root)
 	@$(GO) run ./test/bench/pods
+
+.PHONY: bench-cluster
+bench-cluster: deps cluster containerd ## pods until they are ready and the runtime's CPU, beside containerd in one cluster (as root)
+	@$(GO) run ./test/bench/cluster
 
 .PHONY: install
 install: build ## bin/ to PREFIX/bin (/usr/local/bin), bridge-ipam to CNIDIR (/opt/cni/bin)

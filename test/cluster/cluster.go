@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ type Programs struct {
 	Kubernetes string // the control plane, kubelet, kube-proxy, kubectl, etcd, agnhost
 	Containerd string // of a node that runs it; else empty
 	Names      string // the test server of names
-	Sample     string // conf/kubelet/10-cri-shim.conf
+	Conf       string // samples: what kubelets read first, and the template of a node's network
 	LogLevel   string // of cri-shim; empty: "info"
 }
 
@@ -63,7 +64,7 @@ type Cluster struct {
 // New makes a cluster without nodes in a directory that is not there yet, and returns when its API answers. What it returns, also
 // beside an error, is to be ended by Down.
 func New(ctx context.Context, dir string, p Programs) (*Cluster, error) {
-	for _, path := range []*string{&dir, &p.Bin, &p.Tools, &p.Kubernetes, &p.Containerd, &p.Names, &p.Sample} {
+	for _, path := range []*string{&dir, &p.Bin, &p.Tools, &p.Kubernetes, &p.Containerd, &p.Names, &p.Conf} {
 		abs, err := filepath.Abs(*path)
 		if err != nil {
 			return nil, err
@@ -241,24 +242,24 @@ func (c *Cluster) Down() error {
 // Remove removes the remains of a cluster whose process was killed: all processes in its cgroup, the cgroup, and its directory.
 func Remove(dir string) error {
 	cgroup := "/" + filepath.Base(dir)
-	deadline := time.Now().Add(30 * time.Second)
-	for {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		pids, err := members(cgroup)
 		if err != nil {
 			return err
 		}
-		if len(pids) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("processes %v of %s do not end", pids, cgroup)
-		}
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended meanwhile
 		}
-		time.Sleep(50 * time.Millisecond)
+		if len(pids) == 0 {
+			err = kubelet.DropCgroups(cgroup) // busy while somebody has yet to be reaped
+			if err == nil {
+				return os.RemoveAll(dir)
+			}
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("end processes %v of %s: %w", pids, cgroup, cmp.Or(err, context.DeadlineExceeded))
+		}
 	}
-	return errors.Join(kubelet.DropCgroups(cgroup), os.RemoveAll(dir))
 }
 
 // members are the processes below a cgroup.

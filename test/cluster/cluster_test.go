@@ -69,8 +69,10 @@ spec:
 func testDrain(t *testing.T, w *world) {
 	w.apply(t, workload("Deployment", "drained", "replicas: 20", "volumes: [{name: d, emptyDir: {medium: Memory}}]\ncontainers:\n"+
 		web("volumeMounts: [{name: d, mountPath: /d}]\nports: [{containerPort: 8080}]")))
-	w.rolledOut(t, "deployment/drained")
 	first, second := w.Nodes[0], w.Nodes[1]
+	w.apply(t, onNode(first.Name, "drained-port", web("ports: [{containerPort: 8080, hostPort: 8090}]")))
+	w.rolledOut(t, "deployment/drained")
+	w.ready(t, "drained-port")
 	if !onEach(w.pods(t, "drained"), 1, first, second) {
 		t.Errorf("no pods on one of the nodes: %s", w.kubectl(t, "get", "pods", "-o", "wide"))
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -62,6 +63,28 @@ func (n *Node) Count(ctx context.Context) (leftovers.State, error) {
 
 // counters are what changes of a rule by itself.
 var counters = regexp.MustCompile(`"(packets|bytes)": \d+`)
+
+// Left waits until nothing is there of a cluster that was in a directory and was ended, for as long as patience lasts, and says what is.
+func Left(dir string, patience time.Duration) ([]string, error) {
+	mark := "/" + filepath.Base(dir)
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		state, err := leftovers.Take(leftovers.Marks{mark + "/"})
+		if err != nil {
+			return nil, err
+		}
+		var left []string
+		for kind, objects := range state {
+			for what := range objects {
+				if kind == "processes" || strings.Contains(what, mark) {
+					left = append(left, kind+": "+what)
+				}
+			}
+		}
+		if len(left) == 0 || time.Now().After(end) {
+			return left, nil
+		}
+	}
+}
 
 // Since is what the node has more than before; it waits for nothing to be for as long as patience lasts.
 func (n *Node) Since(ctx context.Context, before leftovers.State, patience time.Duration) (leftovers.State, error) {

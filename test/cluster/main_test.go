@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,7 +62,7 @@ func newWorld(t *testing.T) *world {
 	cache := root + "/.cache"
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("podwright-cluster-%d", os.Getpid()))
 	c, err := New(t.Context(), dir, Programs{
-		Bin: root + "/bin", Tools: cache + "/tools", Kubernetes: cache + "/kubernetes", Names: cache + "/names", Sample: root + "/conf/kubelet/10-cri-shim.conf",
+		Bin: root + "/bin", Tools: cache + "/tools", Kubernetes: cache + "/kubernetes", Names: cache + "/names", Conf: root + "/conf",
 		LogLevel: "debug",
 	})
 	if c == nil {
@@ -75,7 +76,7 @@ func newWorld(t *testing.T) *world {
 		must(t, err)
 	}
 	// What is made for the first pod of a node and stays: the bridge, tables, the images, cgroups of the kubelet.
-	w.apply(t, workload("DaemonSet", "warm", "", shell("main", sleep, "")))
+	w.apply(t, workload("DaemonSet", "warm", "", shell("main", sleep, "ports: [{containerPort: 1, hostPort: 8099}]")))
 	w.rolledOut(t, "daemonset/warm")
 	w.kubectl(t, "delete", "daemonset", "warm")
 	w.eventually(t, "the first pods are gone", time.Minute, func() string { return w.podsLeft(t) })
@@ -110,21 +111,13 @@ func down(t *testing.T, c *Cluster) {
 	if err := c.Down(); err != nil {
 		t.Errorf("down: %v", err)
 	}
-	var left leftovers.State
-	w := &world{}
-	w.eventually(t, "nothing is left of the cluster", 10*time.Second, func() string {
-		var err error
-		left, err = leftovers.Take(leftovers.Marks{c.Dir, c.cgroup + "/"})
-		must(t, err)
-		for kind, objects := range left {
-			for what := range objects {
-				if kind == "processes" || strings.Contains(what, c.cgroup) || strings.Contains(what, bridge) {
-					return kind + ": " + what
-				}
-			}
-		}
-		return ""
-	})
+	left, err := Left(c.Dir, 10*time.Second)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if _, err := net.InterfaceByName(bridge); err == nil {
+		t.Errorf("left behind: %s", bridge)
+	}
 }
 
 // kubectl must succeed.

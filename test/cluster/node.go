@@ -62,7 +62,7 @@ func (n *Node) files(context.Context) error {
 			return err
 		}
 	}
-	sample, err := os.ReadFile(n.cluster.programs.Sample)
+	sample, err := os.ReadFile(n.cluster.programs.Conf + "/kubelet/10-cri-shim.conf")
 	if err != nil {
 		return err
 	}

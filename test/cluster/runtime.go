@@ -71,12 +71,7 @@ bin_dirs = [%[3]q]
 conf_template = %[4]q
 [image]
 registry_config_dir = %[5]q
-`, n.Cgroup, p.Tools+"/runc", p.Bin, n.base+"/cni.template", n.cluster.Dir+"/hosts", cmp.Or(p.LogLevel, "info")),
-		"cni.template": `{"cniVersion": "1.1.0", "name": "pods", "plugins": [
- {"type": "bridge-ipam", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-  "capabilities": {"portMappings": true, "bandwidth": true, "io.podwright.netns-destroyed": true},
-  "ipam": {"ranges": [{{range $i, $r := .PodCIDRRanges}}{{if $i}}, {{end}}[{"subnet": "{{$r}}"}]{{end}}], "routes": [{"dst": "0.0.0.0/0"}]}}]}
-`,
+`, n.Cgroup, p.Tools+"/runc", p.Bin, p.Conf+"/cni/pod-ranges.template", n.cluster.Dir+"/hosts", cmp.Or(p.LogLevel, "info")),
 	}
 }
 

@@ -47,7 +47,7 @@ func main() {
 	flag.StringVar(&o.programs.Kubernetes, "kubernetes", ".cache/kubernetes", "directory of etcd and Kubernetes")
 	flag.StringVar(&o.programs.Containerd, "containerd", ".cache/containerd", "directory of containerd")
 	flag.StringVar(&o.programs.Names, "names", ".cache/names", "the test server of names")
-	flag.StringVar(&o.programs.Sample, "sample", "conf/kubelet/10-cri-shim.conf", "configuration that kubelets read first")
+	flag.StringVar(&o.programs.Conf, "conf", "conf", "directory of the samples")
 	flag.IntVar(&o.one, "one", 15, "pods created one at a time")
 	flag.IntVar(&o.many, "many", 60, "pods created at once, and then left idle, up to 150")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long they are left")

@@ -23,7 +23,6 @@ import (
 
 	"github.com/podwright/podwright/test/cluster"
 	"github.com/podwright/podwright/test/isolate"
-	"github.com/podwright/podwright/test/leftovers"
 )
 
 type options struct {
@@ -46,7 +45,7 @@ func main() {
 	flag.StringVar(&o.programs.Tools, "tools", root+"/.cache/tools", "directory of crictl and runc")
 	flag.StringVar(&o.programs.Kubernetes, "kubernetes", root+"/.cache/kubernetes", "directory of etcd and Kubernetes")
 	flag.StringVar(&o.programs.Names, "names", root+"/.cache/names", "the test server of names")
-	flag.StringVar(&o.programs.Sample, "sample", root+"/conf/kubelet/10-cri-shim.conf", "configuration that kubelets read first")
+	flag.StringVar(&o.programs.Conf, "conf", root+"/conf", "directory of the samples")
 	flag.Usage = func() { fmt.Fprintln(os.Stderr, usage); flag.PrintDefaults() }
 	flag.Parse()
 	args := flag.Args()
@@ -115,7 +114,7 @@ func up(o options) error {
 	defer log.Close()
 	p := o.programs
 	cmd := exec.Command(self, "--dir", o.dir, "--nodes", fmt.Sprint(o.nodes), "--bin", p.Bin, "--tools", p.Tools, "--kubernetes", p.Kubernetes,
-		"--names", p.Names, "--sample", p.Sample, "serve")
+		"--names", p.Names, "--conf", p.Conf, "serve")
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -225,22 +224,12 @@ func down(o options) error {
 			return err
 		}
 	}
-	left, err := leftovers.Since(leftovers.State{}, leftovers.Marks{o.dir, "/" + filepath.Base(o.dir) + "/"}, 0)
+	left, err := cluster.Left(o.dir, 20*time.Second) // the machine's first process may be slow to reap
 	if err != nil {
 		return err
 	}
-	count := 0
-	for _, kind := range []string{"processes", "cgroups", "mounts"} {
-		for what := range left[kind] {
-			ours := kind == "processes" && !strings.Contains(what, fmt.Sprint(os.Getpid())) || strings.Contains(what, "/"+filepath.Base(o.dir))
-			if ours {
-				fmt.Fprintf(os.Stderr, "left behind: %s %s\n", strings.TrimSuffix(kind, "s"), what)
-				count++
-			}
-		}
-	}
-	if count > 0 {
-		return fmt.Errorf("%d things are left behind", count)
+	if len(left) > 0 {
+		return fmt.Errorf("left behind:\n%s", strings.Join(left, "\n"))
 	}
 	fmt.Println("left behind: nothing")
 	return os.Remove(o.dir + ".log")
