@@ -6,6 +6,7 @@ package node
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -31,8 +32,10 @@ type Programs struct {
 // Node is one running cri-shim.
 type Node struct {
 	Base, Root, State, Socket, Logs, Hosts, NetDir string
+	NRISocket, NRIPlugins                          string
 	Bridge, CgroupParent, Subnet                   string
 
+	driver   string // of cgroups
 	programs Programs
 	before   leftovers.State
 	registry *exec.Cmd
@@ -71,9 +74,12 @@ func New(p Programs) (*Node, error) {
 	_, _ = rand.Read(r[:]) // never fails (crypto/rand)
 	n := &Node{
 		Base: base, Root: base + "/root", State: base + "/state", Socket: base + "/cri.sock", Logs: base + "/logs",
-		Hosts: base + "/hosts", NetDir: base + "/net.d", programs: p, binDir: p.Bin,
-		Bridge: fmt.Sprintf("pw%x", r), CgroupParent: "/" + filepath.Base(base),
+		Hosts: base + "/hosts", NetDir: base + "/net.d", NRISocket: base + "/nri.sock", NRIPlugins: base + "/nri", programs: p, binDir: p.Bin,
+		Bridge: fmt.Sprintf("pw%x", r), CgroupParent: "/" + filepath.Base(base), driver: cmp.Or(os.Getenv(DriverVariable), "cgroupfs"),
 		Subnet: fmt.Sprintf("10.%d.%d", 100+int(r[0])%100, r[1]),
+	}
+	if n.systemd() {
+		n.CgroupParent = strings.ReplaceAll(filepath.Base(base), "-", "_") + ".slice" // a dash would nest it
 	}
 	if n.before, err = leftovers.Take(n.Marks()); err != nil {
 		return n, err
@@ -83,8 +89,12 @@ func New(p Programs) (*Node, error) {
 			return n, err
 		}
 	}
+	if err := n.mountState(); err != nil {
+		return n, err
+	}
 	for path, content := range map[string]string{
-		base + "/config.toml":      "cgroup_driver = \"cgroupfs\"\ncgroup_parent = \"" + n.CgroupParent + "\"\n",
+		base + "/config.toml": fmt.Sprintf("cgroup_driver = %q\ncgroup_parent = %q\n[nri]\nsocket_path = %q\nplugin_path = %q\nplugin_config_path = %q\n",
+			n.driver, n.CgroupParent, n.NRISocket, n.NRIPlugins, n.NRIPlugins+"/conf"),
 		n.NetDir + "/10.conflist":  n.conflist(),
 		base + "/crictl-pull.yaml": "",
 	} {
@@ -93,6 +103,22 @@ func New(p Programs) (*Node, error) {
 		}
 	}
 	return n, n.startRegistry()
+}
+
+// mountState makes the state directory what /run is where an initramfs has mounted it.
+func (n *Node) mountState() error {
+	if err := os.Mkdir(n.State, 0o711); err != nil {
+		return err
+	}
+	return syscall.Mount("tmpfs", n.State, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, "mode=0711")
+}
+
+func (n *Node) unmountState() error {
+	err := syscall.Unmount(n.State, 0)
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOENT) {
+		return nil // half a node
+	}
+	return err
 }
 
 func (n *Node) conflist() string {
@@ -322,6 +348,7 @@ func (n *Node) Stop() (leftovers.State, error) {
 		note(n.registry.Process.Signal(syscall.SIGTERM))
 		note(n.registry.Wait())
 	}
+	note(n.unmountState())
 	left, err := leftovers.Since(n.before, n.Marks(), 10*time.Second)
 	note(err)
 	if err == nil && len(left["mounts"]) == 0 { // never through a mount
