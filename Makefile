@@ -22,6 +22,12 @@ UNITS   := ./conf/... ./cri-shim/... ./pkg/... ./plugins/...
 # The race detector needs a C compiler and an architecture that it knows.
 RACE    ?= $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && echo -race)
 FUZZTIME ?= 60s
+KUBERNETES  := $(CACHE)/kubernetes
+KUBEVERSION  = $(shell sed -n 's|^\tk8s.io/kubernetes \(v[0-9.]*\).*|\1|p' tools/kubernetes/go.mod)
+CONTROL     := kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl etcd agnhost
+# What is not below k8s.io/kubernetes/cmd.
+PACKAGE_etcd    := go.etcd.io/etcd/server/v3
+PACKAGE_agnhost := k8s.io/kubernetes/test/images/agnhost
 
 .PHONY: help
 help: ## list the targets
@@ -125,12 +131,25 @@ containerd: ## the peer that is measured and tested beside podwright, in .cache
 	@cd tools/containerd && $(GO) build -trimpath -tags no_btrfs -o ../../$(CACHE)/containerd/ tool
 
 .PHONY: kubelet
-kubelet: $(CACHE)/kubernetes/kubelet ## a kubelet that is tested over cri-shim, in .cache: minutes, once
+kubelet: $(KUBERNETES)/kubelet ## a kubelet that is tested over cri-shim, in .cache: minutes, once
 
-$(CACHE)/kubernetes/kubelet: tools/kubernetes/go.mod
+.PHONY: kubernetes
+kubernetes: $(addprefix $(KUBERNETES)/,kubelet $(CONTROL)) ## kubelet, control plane, etcd, kubectl and agnhost, in .cache: minutes, once
+
+$(KUBERNETES)/%: tools/kubernetes/go.mod
 	@mkdir -p $(@D)
-	@cd tools/kubernetes && nice -n 15 $(GO) build -trimpath -o ../../$(@D)/ tool
+	@cd tools/kubernetes && CGO_ENABLED=0 nice -n 15 $(GO) build -trimpath -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBEVERSION)' \
+	  -o ../../$@ $(or $(PACKAGE_$*),k8s.io/kubernetes/cmd/$*)
 	@touch $@
+
+.PHONY: cluster
+cluster: build tools kubernetes newest-runc ## .cache/cluster up|down|nodes: a whole cluster on this machine (as root)
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CACHE)/ ./test/images/names
+	@$(GO) build -o $(CACHE)/ ./test/cluster/cluster
+
+.PHONY: test-cluster
+test-cluster: deps cluster ## a control plane and two nodes: services, rolling updates, crashes, drain (as root)
+	CI=true $(GO) test -count=1 -timeout 15m -p 1 ./test/cluster/...
 
 .PHONY: test-kubelet
 test-kubelet: deps build tools kubelet newest-runc ## a real kubelet with static pods over cri-shim: probes, volumes, restarts (as root)
@@ -143,6 +162,10 @@ bench: ## Go benchmarks of the parts
 .PHONY: bench-pods
 bench-pods: deps build tools containerd ## pod starts, removals, memory beside containerd, with ratios (as root)
 	@$(GO) run ./test/bench/pods
+
+.PHONY: bench-cluster
+bench-cluster: deps cluster containerd ## pods until they are ready and the runtime's CPU, beside containerd in one cluster (as root)
+	@$(GO) run ./test/bench/cluster
 
 .PHONY: install
 install: build ## bin/ to PREFIX/bin (/usr/local/bin), bridge-ipam to CNIDIR (/opt/cni/bin)

@@ -1,10 +1,13 @@
 package conf
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"text/template"
 
 	"github.com/coreos/go-systemd/v22/unit"
 )
@@ -98,6 +101,72 @@ func TestKubelet(t *testing.T) {
 	} {
 		if values[key] != want {
 			t.Errorf("%s is %q, want %q", key, values[key], want)
+		}
+	}
+}
+
+// The template gives a configuration for one and for two ranges.
+func TestPodRanges(t *testing.T) {
+	parsed, err := template.ParseFiles("cni/pod-ranges.template")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ranges := range [][]string{{"10.1.0.0/24"}, {"10.1.0.0/24", "fd00:1::/64"}} {
+		var out bytes.Buffer
+		routes := []string{"0.0.0.0/0", "::/0"}[:len(ranges)]
+		if err := parsed.Execute(&out, map[string]any{"PodCIDR": ranges[0], "PodCIDRRanges": ranges, "Routes": routes}); err != nil {
+			t.Fatal(err)
+		}
+		var list struct {
+			Plugins []struct {
+				IPAM struct {
+					Ranges [][]struct{ Subnet string }
+					Routes []struct{ Dst string }
+				}
+			}
+		}
+		if err := json.Unmarshal(out.Bytes(), &list); err != nil || len(list.Plugins) != 1 {
+			t.Fatalf("%v: %s", err, &out)
+		}
+		ipam := list.Plugins[0].IPAM
+		if len(ipam.Ranges) != len(ranges) || len(ipam.Routes) != len(ranges) {
+			t.Fatalf("%v gives %+v", ranges, ipam)
+		}
+		for i, r := range ranges {
+			if ipam.Ranges[i][0].Subnet != r || ipam.Routes[i].Dst != routes[i] {
+				t.Errorf("%v gives %+v", ranges, ipam)
+			}
+		}
+	}
+}
+
+// What is named in the recipe for kind is there, and its parts agree.
+func TestKind(t *testing.T) {
+	recipe, err := os.ReadFile("kind/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(recipe)) {
+		words := strings.Fields(line)
+		if len(words) < 3 || words[0] != "COPY" {
+			continue
+		}
+		for _, source := range words[1 : len(words)-1] {
+			if strings.HasPrefix(source, "bin/") {
+				source = "cmd/" + strings.TrimPrefix(source, "bin/") // what it is built from
+			}
+			if _, err := os.Stat("../" + source); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	settings, err := os.ReadFile("kind/cri-shim.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/etc/cri-shim/", "pod-ranges.template"} {
+		if !strings.Contains(string(recipe), path) || !strings.Contains(string(settings), path) {
+			t.Errorf("%q is not in both files", path)
 		}
 	}
 }

@@ -29,6 +29,12 @@ func TestSampleIsTheDefault(t *testing.T) {
 	}
 }
 
+func TestSampleOfKind(t *testing.T) {
+	if c, err := Load("../conf/kind/cri-shim.toml"); err != nil || c.CNI.ConfTemplate == "" {
+		t.Errorf("template %q, %v", c.CNI.ConfTemplate, err)
+	}
+}
+
 func keys(t reflect.Type, prefix string) []string {
 	var out []string
 	for i := range t.NumField() {

@@ -109,7 +109,7 @@ func (b *criBuilder) servers() {
 	const e2e, staging = "e2e-test-images/", "k8s-staging-cri-tools/"
 	b.add(e2e+"busybox:1.29-2", b.shell)
 	server := func(name string, env ...string) v1.Image {
-		img := b.must(with(b.shell, File{Path: "usr/sbin/" + name, Mode: 0o755, Data: b.applet}))
+		img := b.must(With(b.shell, File{Path: "usr/sbin/" + name, Mode: 0o755, Data: b.applet}))
 		return b.configured(img, func(c *v1.Config) {
 			c.Cmd, c.Env = []string{"/usr/sbin/" + name}, append(c.Env, env...)
 		})
@@ -118,10 +118,10 @@ func (b *criBuilder) servers() {
 	b.add(e2e+"httpd:2.4.39-4", server("httpd"))
 	b.add(staging+"hostnet-nginx-"+arch+":latest", server("nginx", "NGINX_PORT=12003"))
 
-	nnp := b.must(with(b.shell, File{Path: "usr/local/bin/", Mode: 0o755}, File{Path: "usr/local/bin/nnp", Mode: 0o755 | fs.ModeSetuid, Data: b.applet}))
+	nnp := b.must(With(b.shell, File{Path: "usr/local/bin/", Mode: 0o755}, File{Path: "usr/local/bin/nnp", Mode: 0o755 | fs.ModeSetuid, Data: b.applet}))
 	b.add(e2e+"nonewprivs:1.3", b.configured(nnp, func(c *v1.Config) { c.Cmd = []string{"/usr/local/bin/nnp"} }))
 
-	pause := b.must(with(empty.Image, File{Path: "pause", Mode: 0o755, Data: b.applet}))
+	pause := b.must(With(empty.Image, File{Path: "pause", Mode: 0o755, Data: b.applet}))
 	b.add("pause:3.9", b.configured(pause, func(c *v1.Config) { c.Entrypoint, c.User = []string{"/pause"}, "65535:65535" }))
 }
 
@@ -146,7 +146,7 @@ func (b *criBuilder) users() {
 	} {
 		b.add(staging+name+":latest", b.configured(b.labelled(name), func(c *v1.Config) { c.User = user }))
 	}
-	predefined := b.must(with(b.shell,
+	predefined := b.must(With(b.shell,
 		File{Path: "etc/passwd", Mode: 0o644, Data: []byte(passwd + "default-user:x:1000:1000::/home/default-user:/bin/sh\n")},
 		File{Path: "etc/group", Mode: 0o644, Data: []byte(group + "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n")}))
 	b.add(staging+"predefined-group:latest", b.configured(predefined, func(c *v1.Config) { c.User = "1000" }))

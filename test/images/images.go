@@ -110,15 +110,15 @@ func userland(busybox string) ([]File, error) {
 
 // shell is an image of one layer that runs sh.
 func shell(files []File) (v1.Image, error) {
-	img, err := with(empty.Image, files...)
+	img, err := With(empty.Image, files...)
 	if err != nil {
 		return nil, err
 	}
 	return Configure(img, func(c *v1.Config) { c.Cmd = []string{"sh"}; c.Env = []string{"PATH=/bin"} })
 }
 
-// with puts a layer on top of an image.
-func with(img v1.Image, files ...File) (v1.Image, error) {
+// With puts a layer on top of an image.
+func With(img v1.Image, files ...File) (v1.Image, error) {
 	layer, err := Layer(files...)
 	if err != nil {
 		return nil, err

@@ -41,18 +41,18 @@ var tunables = map[string]string{
 	"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
 }
 
-// command is a program that finds the tunables made, by files in their place. That is in one more mount namespace: with a file over
+// WithTunables is the command of a program that finds the tunables made, by files of dir in their place. That is in one more mount namespace: with a file over
 // it, the kernel lets nobody else mount a /proc of a user namespace. What is mounted below the kubelet's root is seen in both.
-func (k *Kubelet) command(args ...string) (*exec.Cmd, error) {
+func WithTunables(dir string, args ...string) ([]string, error) {
 	script := "set -e\n"
 	for name, value := range tunables {
-		file := filepath.Join(k.base, strings.ReplaceAll(name, "/", "."))
+		file := filepath.Join(dir, strings.ReplaceAll(name, "/", "."))
 		if err := os.WriteFile(file, []byte(value+"\n"), 0o444); err != nil {
 			return nil, err
 		}
 		script += "mount --bind " + file + " /proc/sys/" + name + "\n"
 	}
-	return exec.Command("unshare", append([]string{"--mount", "--propagation", "unchanged", "sh", "-c", script + `exec "$@"`, "sh"}, args...)...), nil
+	return append([]string{"unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script + `exec "$@"`, "sh"}, args...), nil
 }
 
 func (k *Kubelet) mount(source, target, kind string, flags uintptr) error {
@@ -112,8 +112,8 @@ func run(line string) error {
 	return nil
 }
 
-// hierarchies are the directories in which a cgroup by that path can be: one with cgroup v2, one per controller with v1.
-func hierarchies() ([]string, error) {
+// Hierarchies are the directories in which a cgroup by that path can be: one with cgroup v2, one per controller with v1.
+func Hierarchies() ([]string, error) {
 	const top = "/sys/fs/cgroup"
 	if _, err := os.Stat(top + "/cgroup.controllers"); err == nil {
 		return []string{top}, nil
@@ -121,31 +121,31 @@ func hierarchies() ([]string, error) {
 	return filepath.Glob(top + "/*")
 }
 
-// cgroups makes the cgroup that all of the kubelet's are in: it refuses to start without.
-func (k *Kubelet) cgroups() error {
-	tops, err := hierarchies()
+// MakeCgroup makes a cgroup in every hierarchy. A kubelet refuses to start without the one that all of its own are in.
+func MakeCgroup(path string) error {
+	tops, err := Hierarchies()
 	if err != nil {
 		return err
 	}
 	for _, top := range tops {
-		if err := os.MkdirAll(top+k.node.CgroupParent, 0o755); err != nil {
+		if err := os.MkdirAll(top+path, 0o755); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// dropCgroups removes what the kubelet keeps for its next start. A cgroup with a process in it is a fault.
-func (k *Kubelet) dropCgroups() error {
-	tops, err := hierarchies()
+// DropCgroups removes a cgroup and all below it: what a kubelet keeps for its next start. One with a process in it is a fault.
+func DropCgroups(path string) error {
+	tops, err := Hierarchies()
 	if err != nil {
 		return err
 	}
 	var dirs []string
 	for _, top := range tops {
-		err = errors.Join(err, filepath.WalkDir(top+k.node.CgroupParent, func(path string, d fs.DirEntry, err error) error {
+		err = errors.Join(err, filepath.WalkDir(top+path, func(dir string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
+				dirs = append(dirs, dir)
 			}
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil

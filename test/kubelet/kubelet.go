@@ -58,7 +58,7 @@ func New(n *node.Node, p Programs) (*Kubelet, error) {
 			Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, //nolint:gosec // loopback of a namespace of its own
 		},
 	}
-	for _, step := range []func() error{k.files, k.hostPaths, k.address, k.cgroups} {
+	for _, step := range []func() error{k.files, k.hostPaths, k.address, func() error { return MakeCgroup(n.CgroupParent) }} {
 		if err := step(); err != nil {
 			return k, err
 		}
@@ -130,11 +130,12 @@ func (k *Kubelet) Start() error {
 		return err
 	}
 	defer log.Close()
-	k.cmd, err = k.command(k.programs.Kubelet, "--config-dir", k.base+"/config", "--root-dir", k.Root,
+	args, err := WithTunables(k.base, k.programs.Kubelet, "--config-dir", k.base+"/config", "--root-dir", k.Root,
 		"--hostname-override", Hostname, "--node-ip", HostIP, "-v", "4")
 	if err != nil {
 		return err
 	}
+	k.cmd = exec.Command(args[0], args[1:]...)
 	k.cmd.Stdout, k.cmd.Stderr = log, log
 	// Ctrl-C is for the test only; without the test it must not go on to start pods.
 	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -190,5 +191,5 @@ func (k *Kubelet) Log() string {
 
 // Stop ends the kubelet and takes back what New has made. The pods are to be gone before.
 func (k *Kubelet) Stop() error {
-	return errors.Join(k.Terminate(), k.dropMounts(), k.dropAddress(), k.dropTables(), k.dropCgroups())
+	return errors.Join(k.Terminate(), k.dropMounts(), k.dropAddress(), k.dropTables(), DropCgroups(k.node.CgroupParent))
 }

@@ -118,7 +118,7 @@ func (w *world) emptied(t *testing.T) {
 	t.Helper()
 	w.eventually(t, "the kubelet removes volumes and cgroups", 60*time.Second, func() string {
 		left, _ := filepath.Glob(w.Root + "/pods/*")
-		tops, err := hierarchies()
+		tops, err := Hierarchies()
 		if err != nil {
 			return err.Error()
 		}

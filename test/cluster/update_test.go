@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A deployment is replaced under load, again and again, while a node's cri-shim is killed every five seconds. No request fails.
+func testRollingUpdate(t *testing.T, w *world) {
+	const updates = 3
+	w.apply(t, workload("Deployment", "rolling", "replicas: 10\nstrategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 2}}",
+		// kube-proxy needs its time to hear that a pod is about to end.
+		web("lifecycle: {preStop: {sleep: {seconds: 4}}}\nenv: [{name: UPDATE, value: '0'}]")),
+		"apiVersion: v1\nkind: Service\nmetadata: {name: rolling}\nspec: {type: NodePort, selector: {app: rolling}, ports: [{port: 80, targetPort: 8080}]}")
+	w.remove(t, "deployment/rolling", "service/rolling")
+	w.rolledOut(t, "deployment/rolling")
+	ip, port := w.service(t, "rolling")
+	w.eventually(t, "both nodes serve it", time.Minute, func() string {
+		for _, n := range w.Nodes {
+			if _, err := get(t.Context(), fmt.Sprintf("http://%s:%d/hostname", n.IP, port)); err != nil {
+				return err.Error()
+			}
+		}
+		return ""
+	})
+	l := startLoad(t, w, port)
+	clients := w.askingPods(t, "http://"+ip+"/hostname")
+	k := startKiller(t, w.Nodes[0])
+	for i := range updates {
+		w.kubectl(t, "set", "env", "deployment/rolling", fmt.Sprintf("UPDATE=%d", i+1))
+		w.rolledOut(t, "deployment/rolling")
+	}
+	kills := k()
+	l.stop(t)
+	for _, client := range clients {
+		// The kubelet may not have noticed yet that cri-shim is back.
+		w.eventually(t, client+" is told to end", time.Minute, func() string {
+			if _, err := w.Kubectl(t.Context(), "", "exec", client, "--", "touch", "/end"); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		w.kubectl(t, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s", "pod/"+client)
+		var asked int
+		log := w.kubectl(t, "logs", client)
+		if _, err := fmt.Sscanf(log, "asked %d\n", &asked); err != nil || asked < 100 {
+			t.Errorf("%s: %s, %v", client, log, err)
+		}
+		t.Logf("%s asked %d times", client, asked)
+	}
+	t.Logf("%d requests from outside, cri-shim of %s killed %d times", l.asked.Load(), w.Nodes[0].Name, kills)
+	if kills < 3 {
+		t.Errorf("cri-shim was killed %d times only", kills)
+	}
+	for _, p := range w.restarts(t, "rolling") {
+		t.Errorf("a container was restarted: %s", p)
+	}
+}
+
+// askingPods are a pod on each node that asks at a URL until it has a file /end, and writes when it got no answer.
+func (w *world) askingPods(t *testing.T, url string) []string {
+	t.Helper()
+	script := "n=0; while [ ! -e /end ]; do n=$((n+1)); wget -q -O /dev/null " + url + " || echo number $n failed at $(date); sleep 0.02; done; echo asked $n"
+	var pods []string
+	for _, n := range w.Nodes {
+		name := "asking-" + n.Name
+		w.apply(t, onNode(n.Name, name, "restartPolicy: Never\ncontainers:\n"+shell("main", script, "")))
+		w.remove(t, "pod/"+name)
+		pods = append(pods, name)
+	}
+	w.ready(t, slices.Clone(pods)...)
+	return pods
+}
+
+// load asks the service at the port of every node.
+type load struct {
+	asked  atomic.Int64
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	faults []error // guarded by mu
+}
+
+func startLoad(t *testing.T, w *world, port int) *load {
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &load{cancel: cancel}
+	for _, n := range w.Nodes {
+		for range 2 {
+			l.wg.Go(func() { l.ask(ctx, fmt.Sprintf("http://%s:%d/hostname", n.IP, port)) })
+		}
+	}
+	return l
+}
+
+func (l *load) ask(ctx context.Context, url string) {
+	for ctx.Err() == nil {
+		_, err := get(ctx, url)
+		l.asked.Add(1)
+		if err != nil && ctx.Err() == nil {
+			l.mu.Lock()
+			l.faults = append(l.faults, fmt.Errorf("%s: %w", time.Now().Format(time.TimeOnly), err))
+			l.mu.Unlock()
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (l *load) stop(t *testing.T) {
+	t.Helper()
+	l.cancel()
+	l.wg.Wait()
+	if len(l.faults) > 0 || l.asked.Load() < 100 {
+		t.Errorf("%d of %d requests failed: %v", len(l.faults), l.asked.Load(), errors.Join(l.faults[:min(len(l.faults), 10)]...))
+	}
+}
+
+// startKiller kills the node's cri-shim every five seconds, and starts it anew as an init system would. What it returns ends that
+// and says how often it was.
+func startKiller(t *testing.T, n *Node) func() int {
+	t.Helper()
+	stop := make(chan struct{})
+	kills := make(chan int, 1)
+	go func() {
+		count := 0
+		defer func() { kills <- count }()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Second):
+			}
+			count++
+			if err := errors.Join(n.KillRuntime(), n.StartRuntime(context.WithoutCancel(t.Context()))); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	return func() int {
+		close(stop)
+		return <-kills
+	}
+}
+
+// restarts names the containers that were started more than once.
+func (w *world) restarts(t *testing.T, app string) []string {
+	t.Helper()
+	var list struct {
+		Items []struct {
+			Metadata struct{ Name string }
+			Status   struct {
+				ContainerStatuses []struct{ RestartCount int }
+			}
+		}
+	}
+	must(t, w.API.Get(t.Context(), "/api/v1/namespaces/default/pods?labelSelector=app%3D"+app, &list))
+	var out []string
+	for _, p := range list.Items {
+		for _, c := range p.Status.ContainerStatuses {
+			if c.RestartCount > 0 {
+				out = append(out, fmt.Sprintf("%s %d times", p.Metadata.Name, c.RestartCount))
+			}
+		}
+	}
+	return out
+}
