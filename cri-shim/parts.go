@@ -167,10 +167,14 @@ func findMonitor(path string) (string, error) {
 }
 
 func newNetwork(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) (*podnet.Network, error) {
-	return podnet.New(podnet.Options{
+	return podnet.New(networkOptions(cfg, layout, logger))
+}
+
+func networkOptions(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) podnet.Options {
+	return podnet.Options{
 		ConfDir: cfg.ConfDir, BinDirs: cfg.BinDirs, CacheDir: layout.CNICache(), UsersDir: networkUsers,
 		Template: cfg.ConfTemplate, PreferV6: cfg.IPPref == "ipv6", Logger: logger,
-	})
+	}
 }
 
 func (p *parts) newManager(f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {
@@ -208,7 +212,12 @@ func (p *parts) handlers(ctx context.Context, f hostinfo.Facts, layout paths.Lay
 	mapFault := podns.SupportsIDMap(layout.Images())
 	for _, name := range slices.Sorted(maps.Keys(p.runtimes)) { // "" is the first
 		can := askRuntime(ctx, p.runtimes[name])
-		h := criserver.Handler{Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && can.recursiveReadOnly}
+		h := criserver.Handler{
+			Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && can.recursiveReadOnly, Warning: runtimeWarning(ctx, p.runtimes[name]),
+		}
+		if h.Warning != "" {
+			p.logger.Warn("OCI runtime", "handler", name, "warning", h.Warning)
+		}
 		switch {
 		case !can.idMap:
 			h.LacksUserNamespaces = p.runtimes[name] + " makes no ID-mapped mounts (runc can from version 1.2 on)"

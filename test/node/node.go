@@ -160,11 +160,16 @@ func (n *Node) UseRuntime(path string) { n.runtime = path }
 
 // AddHandler gives the node, before its start, one more OCI runtime that pods may ask for by name.
 func (n *Node) AddHandler(name, path string) error {
+	return n.Configure(fmt.Sprintf("[runtimes.%q]\npath = %q\n", name, path))
+}
+
+// Configure adds tables to the configuration file, before the start.
+func (n *Node) Configure(toml string) error {
 	f, err := os.OpenFile(n.Base+"/config.toml", os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "\n[runtimes.%q]\npath = %q\n", name, path)
+	_, err = fmt.Fprintf(f, "\n%s", toml)
 	return errors.Join(err, f.Close())
 }
 
@@ -175,14 +180,7 @@ func (n *Node) Start() error {
 		return err
 	}
 	n.shimLog = log
-	args := []string{
-		"serve", "--config", n.Base + "/config.toml", "--root", n.Root, "--state", n.State, "--listen", n.Socket,
-		"--cni-conf-dir", n.NetDir, "--cni-bin-dir", n.binDir, "--registry-config-dir", n.Hosts, "--log-level", "debug",
-	}
-	if n.runtime != "" {
-		args = append(args, "--runtime", n.runtime)
-	}
-	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), args...)
+	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), append([]string{"serve"}, n.flags()...)...)
 	n.shim.Stdout, n.shim.Stderr, n.shim.SysProcAttr = log, log, apart()
 	if err := n.shim.Start(); err != nil {
 		n.shim = nil
@@ -201,6 +199,35 @@ func (n *Node) Start() error {
 		time.Sleep(25 * time.Millisecond)
 	}
 	return fmt.Errorf("cri-shim does not answer: %w\n%s", err, n.ShimLog())
+}
+
+// flags are what tells a cri-shim that it is this node's.
+func (n *Node) flags() []string {
+	flags := []string{
+		"--config", n.Base + "/config.toml", "--root", n.Root, "--state", n.State, "--listen", n.Socket,
+		"--cni-conf-dir", n.NetDir, "--cni-bin-dir", n.binDir, "--registry-config-dir", n.Hosts, "--log-level", "debug",
+	}
+	if n.runtime != "" {
+		flags = append(flags, "--runtime", n.runtime)
+	}
+	return flags
+}
+
+// Doctor runs cri-shim doctor and returns its standard output and its exit code.
+func (n *Node) Doctor(args ...string) (out string, exit int, err error) {
+	cmd := exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), append(append([]string{"doctor"}, n.flags()...), args...)...)
+	cmd.SysProcAttr = apart()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		if ended.ExitCode() > 1 {
+			return stdout.String(), ended.ExitCode(), fmt.Errorf("cri-shim doctor: %w: %s", err, stderr.String())
+		}
+		return stdout.String(), ended.ExitCode(), nil
+	}
+	return stdout.String(), 0, err
 }
 
 // alive says whether cri-shim runs.

@@ -2,6 +2,7 @@ package criserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,8 @@ import (
 const (
 	runtimeName = "cri-shim"
 	apiVersion  = "v1"
+	// runtimesSound is a condition of our own, which a kubelet passes over and "crictl info" shows.
+	runtimesSound = "OCIRuntimesHaveNoKnownFaults"
 )
 
 // Version answers the first question of every client.
@@ -32,6 +35,7 @@ func (s *runtimeService) Status(_ context.Context, r *runtime.StatusRequest) (*r
 		Status: &runtime.RuntimeStatus{Conditions: []*runtime.RuntimeCondition{
 			condition(runtime.RuntimeReady, "RuntimeNotReady", s.Healthy()),
 			condition(runtime.NetworkReady, "NetworkPluginNotReady", s.Network.Ready()),
+			condition(runtimesSound, "OldOCIRuntime", s.warnings()),
 		}},
 		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 	}
@@ -48,6 +52,17 @@ func (s *runtimeService) Status(_ context.Context, r *runtime.StatusRequest) (*r
 		resp.Info = map[string]string{"config": s.config}
 	}
 	return resp, nil
+}
+
+// warnings are those about the OCI runtimes.
+func (s *runtimeService) warnings() error {
+	var all []error
+	for _, h := range s.Handlers {
+		if h.Warning != "" {
+			all = append(all, errors.New(h.Warning))
+		}
+	}
+	return errors.Join(all...)
 }
 
 func condition(kind, reason string, err error) *runtime.RuntimeCondition {
@@ -108,11 +123,15 @@ func (s *runtimeService) checkMounts(f *faults, mounts []pod.Mount, handler stri
 }
 
 func (s *runtimeService) checkHandler(f *faults, name string) {
-	known := make([]string, len(s.Handlers))
-	for i, h := range s.Handlers {
+	f.handler("runtime_handler", name, s.Handlers)
+}
+
+func (f *faults) handler(field, name string, all []Handler) {
+	known := make([]string, len(all))
+	for i, h := range all {
 		known[i] = fmt.Sprintf("%q", h.Name)
 	}
-	if !slices.ContainsFunc(s.Handlers, func(h Handler) bool { return h.Name == name }) {
-		f.bad("runtime_handler", name, "one of "+strings.Join(known, ", "))
+	if !slices.ContainsFunc(all, func(h Handler) bool { return h.Name == name }) {
+		f.bad(field, name, "one of "+strings.Join(known, ", "))
 	}
 }

@@ -29,6 +29,9 @@ type SandboxConfig struct {
 	Privileged   bool              `json:"privileged,omitempty"`
 	// Security holds the pod level defaults of the sandbox's own init; containers bring theirs.
 	Security Security `json:"security"`
+	// Overhead and Resources are what the pod begins with; the record has fields of its own for them.
+	Overhead  *Resources `json:"-"`
+	Resources *Resources `json:"-"`
 }
 
 // Namespaces says for each kind of namespace whom it is shared with.
@@ -200,6 +203,15 @@ type Resources struct {
 type NetworkResult struct {
 	// IPs are the addresses of eth0; the first one is the pod's.
 	IPs []netip.Addr `json:"ips,omitempty"`
+}
+
+// NetworkCheck is what became of looking whether a sandbox's network is still as it was made.
+type NetworkCheck struct {
+	At       time.Time `json:"at"`              // of the last check
+	Since    time.Time `json:"since"`           // since when the result is the same
+	Fault    string    `json:"fault,omitempty"` // what is wrong; empty: nothing
+	Checks   uint64    `json:"checks"`
+	Failures uint64    `json:"failures"`
 }
 
 // Exit is the end of a container's first process.

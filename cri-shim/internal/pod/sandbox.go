@@ -30,7 +30,7 @@ func (m *Manager) RunSandbox(ctx context.Context, cfg SandboxConfig) (ID, error)
 }
 
 func (m *Manager) runSandbox(ctx context.Context, op *operation, cfg SandboxConfig) (ID, error) {
-	s := Sandbox{ID: newID(), Config: cfg, State: Creating, CreatedAt: m.Now(), BootID: m.BootID}
+	s := Sandbox{ID: newID(), Config: cfg, State: Creating, CreatedAt: m.Now(), BootID: m.BootID, Overhead: cfg.Overhead, Resources: cfg.Resources}
 	s.Attached = !s.HostNetwork()
 	op.at("writing the record")
 	if err := m.table.addSandbox(s); err != nil {

@@ -193,6 +193,7 @@ func (c *container) adopt(ctx context.Context, rt runc.Runtime) error {
 	}
 	c.followQuietly()
 	c.watchMemory()
+	c.endOrphans(ctx)
 	c.mu.Lock()
 	c.handle = handle
 	c.mu.Unlock()
