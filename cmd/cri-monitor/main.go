@@ -30,6 +30,7 @@ func run() error {
 	state := flag.String("state", "/run/cri-shim", "state directory of cri-shim")
 	systemd := flag.Bool("systemd-cgroup", false, "let the OCI runtime make cgroups through systemd")
 	idle := flag.Duration("idle-exit", 0, "end after so long without a container and a client; 0: never")
+	wait := flag.Bool("wait", false, "stand by while another cri-monitor serves, instead of failing")
 	flag.TextVar(&level, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	flag.Func("runtime", "`HANDLER=PATH` of an OCI runtime, repeatable; =PATH is the default one", func(v string) error {
 		name, path, ok := strings.Cut(v, "=")
@@ -51,6 +52,6 @@ func run() error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	return monitor.Run(ctx, monitor.Config{
 		State: *state, Runtimes: runtimes, SystemdCgroup: *systemd,
-		IdleExit: *idle, Version: version, Logger: log,
+		IdleExit: *idle, Wait: *wait, Version: version, Logger: log,
 	})
 }

@@ -17,6 +17,7 @@ type Config struct {
 	Runtimes      map[string]string // handler → absolute path of an OCI runtime; "" is the default one
 	SystemdCgroup bool
 	IdleExit      time.Duration // 0: never
+	Wait          bool          // stand by while another monitor serves, instead of failing
 	Version       string
 	Logger        *slog.Logger
 }
@@ -25,6 +26,6 @@ type Config struct {
 func Run(ctx context.Context, cfg Config) error {
 	return server.Run(ctx, server.Config{
 		Layout: paths.Layout{State: cfg.State}, Runtimes: cfg.Runtimes, SystemdCgroup: cfg.SystemdCgroup,
-		IdleExit: cfg.IdleExit, Version: cfg.Version, Logger: cfg.Logger,
+		IdleExit: cfg.IdleExit, Wait: cfg.Wait, Version: cfg.Version, Logger: cfg.Logger,
 	})
 }

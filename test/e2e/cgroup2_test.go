@@ -104,8 +104,9 @@ func TestOOMGroup(t *testing.T) {
 	requireUnified(t)
 	n := newNode(t)
 	p := n.pod("oom")
-	// The subshell is the one that grows; it would not be process 1 of the container.
-	const script = "(dd if=/dev/zero of=/dev/null bs=100M count=1); sleep 0.2; exit 3"
+	// The subshell is the one that grows; it would not be process 1 of the container. With systemd, what happens before
+	// the OCI runtime has returned may go with the cgroup.
+	const script = "sleep 1; (dd if=/dev/zero of=/dev/null bs=100M count=1); sleep 0.2; exit 3"
 	for i := range 5 {
 		for group, code := range map[string]int{"0": 3, "1": 137} {
 			id := n.run(p, "oom", "main"+group+strconv.Itoa(i), script,

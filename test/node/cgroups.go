@@ -1,6 +1,10 @@
 package node
 
-import "strings"
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+)
 
 // DriverVariable is the environment variable that names the cgroup driver of every node: cgroupfs, where it is
 // empty, or systemd, which must be process 1.
@@ -24,4 +28,16 @@ func (n *Node) ContainerCgroup(id string) string {
 		return n.CgroupParent + "/" + id
 	}
 	return "/" + n.CgroupParent + "/cri-shim-" + id + ".scope"
+}
+
+// stopSlice removes the node's own parent and what is below, as a kubelet does with its pods' slices: systemd keeps
+// slices that were started by what was in them.
+func (n *Node) stopSlice() error {
+	if !n.systemd() {
+		return nil
+	}
+	if out, err := exec.Command("systemctl", "stop", n.CgroupParent).CombinedOutput(); err != nil {
+		return fmt.Errorf("stop %s: %w: %s", n.CgroupParent, err, out)
+	}
+	return nil
 }

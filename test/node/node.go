@@ -348,7 +348,7 @@ func (n *Node) Stop() (leftovers.State, error) {
 		note(n.registry.Process.Signal(syscall.SIGTERM))
 		note(n.registry.Wait())
 	}
-	note(n.unmountState())
+	note(errors.Join(n.unmountState(), n.stopSlice()))
 	left, err := leftovers.Since(n.before, n.Marks(), 10*time.Second)
 	note(err)
 	if err == nil && len(left["mounts"]) == 0 { // never through a mount

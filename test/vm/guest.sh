@@ -9,6 +9,7 @@ ip link set lo up
 ip address add 10.0.2.15/24 dev "$(ls /sys/class/net | grep -m1 '^e')" && ip link set "$(ls /sys/class/net | grep -m1 '^e')" up
 ip route add default via 10.0.2.2
 echo nameserver 10.0.2.3 >/etc/resolv.conf
+systemctl start dbus # or the first test that needs it leaves a cgroup
 fallocate -l 256M /swap && chmod 0600 /swap && mkswap -q /swap && swapon /swap
 if [ -b /dev/vdc ]; then mount /dev/vdc /persistent; fi
 cd /podwright || exit

@@ -51,7 +51,7 @@ services() {
 	grep -q "/cri-shim.slice/cri-shim-$c.scope" "/proc/$pid/cgroup" || fail "it is in $(cat "/proc/$pid/cgroup")"
 	systemctl is-active --quiet "cri-shim-$c.scope" || fail "systemd does not know its scope"
 	for action in "restart cri-shim" "restart cri-monitor" daemon-reload "kill -s KILL cri-shim" "kill -s KILL cri-monitor" \
-		"stop cri-shim cri-monitor" "start cri-shim" "start cri-monitor"; do
+		"stop cri-shim cri-monitor" "start cri-shim cri-monitor"; do
 		echo "--- systemctl $action"
 		systemctl $action
 		[ -d "/proc/$pid" ] || fail "systemctl $action ended the container"
@@ -62,7 +62,7 @@ services() {
 	done
 	crictl update --memory 67108864 "$c" >/dev/null || fail update
 	systemctl daemon-reload
-	[ "$(cat "/sys/fs/cgroup/cri-shim.slice/cri-shim-$c.scope/memory.max")" = 67108864 ] || fail "a reload of systemd undoes an update"
+	[ "$(cat "/sys/fs/cgroup/cri.slice/cri-shim.slice/cri-shim-$c.scope/memory.max")" = 67108864 ] || fail "a reload of systemd undoes an update"
 	[ "$(systemctl show -P MemoryMax "cri-shim-$c.scope")" = 67108864 ] || fail "systemd does not know the limit"
 	crictl rmp -f "$p" >/dev/null || fail rmp
 	[ -z "$(systemctl list-units --all --no-legend 'cri-shim-*.scope')" ] || fail "scopes: $(systemctl list-units --all 'cri-shim-*')"

@@ -98,7 +98,6 @@ check() {
 	[ -z "$(crictl pods -q)$(crictl ps -aq)" ] || fail "left: $(crictl pods; crictl ps -a)"
 	find /persistent/root/pods /persistent/root/containers -mindepth 1 2>/dev/null | grep . && fail "files are left in /persistent/root"
 	crictl rmi -a >/dev/null 2>&1 || fail "remove all images"
-	du -s /persistent/root
 	kill $shim
 	wait $shim || fail "cri-shim ends with $?"
 	echo "--- checked, failed=$failed"

@@ -22,7 +22,8 @@ func (m *Maker) imagesDir(id pod.ID) string {
 // imageVolume mounts the image of the i-th mount read-only, and finds what the mount is to show of it.
 func (m *Maker) imageVolume(s pod.Sandbox, id pod.ID, i int, v pod.Mount, img pod.Image, label string) (bundle.Volume, error) {
 	dir := filepath.Join(m.imagesDir(id), strconv.Itoa(i))
-	empty := filepath.Join(m.imagesDir(id), "empty")
+	// Beside the layers, where their ids can be mapped: before Linux 6.3 those of a tmpfs, which /run is, cannot.
+	empty := filepath.Join(m.opt.Layout.Root, "empty")
 	if err := errors.Join(os.MkdirAll(dir, 0o711), os.MkdirAll(empty, 0o755)); err != nil {
 		return bundle.Volume{}, err
 	}

@@ -65,6 +65,7 @@ func (c *container) start(ctx context.Context, rt runc.Runtime) (err error) {
 		io.finish()
 		return err
 	}
+	c.watchMemory()
 	exited := c.s.reaper.Adopt(pid)
 	st, err := proc.ReadStat(pid)
 	if err != nil && !errors.Is(err, proc.ErrGone) {
@@ -119,6 +120,17 @@ func (c *container) runTerminal(ctx context.Context, rt runc.Runtime, io *stdio)
 	return pid, io.pump(c.rec, crilog.Stdout, master)
 }
 
+// watchMemory: a container of which we do not learn why it was killed still runs.
+func (c *container) watchMemory() {
+	cg, err := c.s.cgroups.cgroupOf(c.rec.Bundle)
+	if err == nil {
+		err = c.s.oom.add(cg)
+	}
+	if err != nil {
+		c.s.log.Warn("watch the memory of a container", "container", c.rec.ID, "err", err)
+	}
+}
+
 // finish takes the end of the first process: it ends the rest, logs what is left to log, and tells.
 func (c *container) finish(st proc.Status, lost bool) {
 	e := ending{Code: st.Code, Signal: st.Signal, Lost: lost, FinishedAt: time.Now()}
@@ -127,6 +139,7 @@ func (c *container) finish(st proc.Status, lost bool) {
 	}
 	if cg, err := c.s.cgroups.cgroupOf(c.rec.Bundle); err == nil {
 		e.OOMKilled = cg.oomKilled()
+		e.OOMKilled = c.s.oom.forget(cg) || e.OOMKilled
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		if err := cg.kill(ctx); err != nil {
 			c.s.log.Warn("end what a container left", "container", c.rec.ID, "err", err)
@@ -179,6 +192,7 @@ func (c *container) adopt(ctx context.Context, rt runc.Runtime) error {
 		return err
 	}
 	c.followQuietly()
+	c.watchMemory()
 	c.endOrphans(ctx)
 	c.mu.Lock()
 	c.handle = handle

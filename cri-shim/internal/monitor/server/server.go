@@ -32,6 +32,7 @@ type Config struct {
 	Runtimes      map[string]string // handler → OCI runtime binary; "" is the default one
 	SystemdCgroup bool
 	IdleExit      time.Duration // ends the monitor when it had no container and no client for so long; 0: never
+	Wait          bool          // stand by while another monitor serves, instead of failing
 	Version       string
 	Logger        *slog.Logger
 }
@@ -41,6 +42,7 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	files   archive
+	oom     *oomWatch // nil on cgroup v1
 	reaper  *proc.Reaper
 	cgroups hierarchies
 	work    sync.WaitGroup // the goroutines that wait for containers and commands
@@ -62,8 +64,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	lock, err := durable.TryAcquire(files.sub("lock"))
-	if err != nil {
+	lock, err := acquire(ctx, files.sub("lock"), cfg.Wait)
+	if err != nil || lock == nil {
 		return err
 	}
 	defer lock.Release()
@@ -74,6 +76,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if s.cgroups, err = findHierarchies(); err != nil {
 		return err
 	}
+	if s.oom, err = newOOMWatch(s.cgroups); err != nil {
+		return err
+	}
+	defer s.oom.close()
 	if s.reaper, err = proc.NewReaper(); err != nil {
 		return err
 	}
@@ -83,6 +89,24 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	s.adopt(ctx)
 	return s.serve(ctx)
+}
+
+// standbyPace is how often a monitor that stands by looks whether the other one has ended.
+const standbyPace = time.Second
+
+// acquire makes this process the only monitor. It returns no lock when ctx ends while it stands by.
+func acquire(ctx context.Context, path string, wait bool) (*durable.Lock, error) {
+	for {
+		lock, err := durable.TryAcquire(path)
+		if !wait || !errors.Is(err, durable.ErrLocked) {
+			return lock, err
+		}
+		select {
+		case <-time.After(standbyPace):
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
 }
 
 // adopt takes over all containers of the monitor before.

@@ -1,0 +1,43 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/podwright/podwright/pkg/durable"
+)
+
+// TestStandby: there is one monitor; another one fails, or waits until it may be the one.
+func TestStandby(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := durable.TryAcquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := acquire(t.Context(), path, false); !errors.Is(err, durable.ErrLocked) {
+		t.Errorf("not waiting: %v", err)
+	}
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	if lock, err := acquire(ended, path, true); lock != nil || err != nil {
+		t.Errorf("told to end while it waits: %v, %v", lock, err)
+	}
+	got := make(chan error, 1)
+	go func() {
+		second, err := acquire(t.Context(), path, true)
+		if second == nil {
+			err = errors.Join(err, errors.New("no lock"))
+		} else {
+			err = second.Release()
+		}
+		got <- err
+	}()
+	if err := first.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
