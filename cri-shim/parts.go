@@ -17,6 +17,7 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/bundle"
 	"github.com/podwright/podwright/cri-shim/internal/cdi"
 	"github.com/podwright/podwright/cri-shim/internal/cgroupfs"
+	"github.com/podwright/podwright/cri-shim/internal/checkpoint"
 	"github.com/podwright/podwright/cri-shim/internal/criserver"
 	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
 	"github.com/podwright/podwright/cri-shim/internal/monitor/client"
@@ -75,7 +76,7 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 	if p.images, err = newImages(ctx, cfg.Image, layout, o.Logger); err != nil {
 		return nil, err
 	}
-	if p.pods, err = p.newManager(facts, layout); err != nil {
+	if p.pods, err = p.newManager(ctx, facts, layout); err != nil {
 		return nil, err
 	}
 	if p.stats, err = p.newStats(layout); err != nil {
@@ -173,7 +174,7 @@ func newNetwork(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) (*podne
 	})
 }
 
-func (p *parts) newManager(f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {
+func (p *parts) newManager(ctx context.Context, f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {
 	records, err := store.New(layout)
 	if err != nil {
 		return nil, err
@@ -187,8 +188,17 @@ func (p *parts) newManager(f hostinfo.Facts, layout paths.Layout) (*pod.Manager,
 	}
 	return pod.New(pod.Deps{
 		Store: records, Images: p.images.store, Network: p.network, Pinner: podns.New(layout), Bundles: maker, Runtime: p.monitor,
-		Layout: layout, BootID: f.BootID, Logger: p.logger, Now: time.Now,
+		Checkpoints: p.newCheckpoints(ctx, layout),
+		Layout:      layout, BootID: f.BootID, Logger: p.logger, Now: time.Now,
 	})
+}
+
+func (p *parts) newCheckpoints(ctx context.Context, layout paths.Layout) *checkpoint.Checkpoints {
+	runtimes := make(map[string]checkpoint.Runtime, len(p.runtimes))
+	for handler, program := range p.runtimes {
+		runtimes[handler] = checkpoint.Runtime{Path: program, Checkpoints: askRuntime(ctx, program).checkpoints}
+	}
+	return checkpoint.New(checkpoint.Options{Layout: layout, Freezer: p.monitor, Runtimes: runtimes, CRIU: "criu"})
 }
 
 func (p *parts) newStats(layout paths.Layout) (*stats.Collector, error) {
@@ -225,7 +235,7 @@ func (p *parts) handlers(ctx context.Context, f hostinfo.Facts, layout paths.Lay
 func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
 	return criserver.New(criserver.Deps{
 		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network, Streams: p.streams,
-		Resources: p.pods, Stats: p.stats, Events: p.pods,
+		Resources: p.pods, Stats: p.stats, Events: p.pods, Checkpoints: p.pods,
 		Healthy: p.health.last, Ready: p.pods.Recovered(),
 		Layout: layout, Handlers: p.handlers(ctx, f, layout), SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
 		Config: struct {

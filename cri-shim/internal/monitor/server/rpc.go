@@ -61,7 +61,7 @@ func (s *Server) Start(ctx context.Context, r *api.StartRequest) (*api.Process, 
 	}
 	c, ours := s.begin(record{
 		ID: r.Id, SandboxID: r.SandboxId, Bundle: r.Bundle, Handler: r.Handler, LogPath: r.LogPath,
-		TTY: r.Tty, Stdin: r.Stdin, StdinOnce: r.StdinOnce,
+		TTY: r.Tty, Stdin: r.Stdin, StdinOnce: r.StdinOnce, Restore: r.Restore,
 	})
 	if !ours {
 		if err := c.running(ctx); err != nil {
