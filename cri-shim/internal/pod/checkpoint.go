@@ -125,14 +125,15 @@ func (m *Manager) RestorePod(ctx context.Context, dir string, cfg SandboxConfig,
 	return id, restored, err
 }
 
-func (m *Manager) restorePod(ctx context.Context, op *operation, dir string, cfg SandboxConfig, containers []ContainerConfig) (id ID, err error) {
+func (m *Manager) restorePod(ctx context.Context, op *operation, dir string, cfg SandboxConfig, containers []ContainerConfig) (_ ID, err error) {
 	for _, s := range m.table.view.Load().sandboxes {
 		if s.State == Ready && s.Config.key() == cfg.key() {
 			_, err := m.restored(s.ID, containers)
 			return s.ID, err
 		}
 	}
-	if id, err = m.runSandbox(ctx, op, cfg); err != nil {
+	id, err := m.runSandbox(ctx, op, cfg)
+	if err != nil {
 		return "", err
 	}
 	// Crash from here on: the containers that are not complete go, the sandbox is the caller's to remove.
