@@ -89,7 +89,16 @@ newest-runc:
 vm: deps critest-parts ## CMD='...' as root in a virtual machine with cgroup v2, systemd, AppArmor and CRIU (as root)
 	@tools/vmimage.sh $(CACHE)/machine
 	@$(GO) build -o $(CACHE)/vm ./test/vm
-	@$(if $(CMD),$(CACHE)/vm $(if $(TESTS),-tests $(TESTS)) -- sh -c "$$CMD")
+	@$(if $(CMD),,echo "want CMD='...'; make test-vm runs the tests"; exit 1)
+	@$(CACHE)/vm $(if $(TESTS),-tests $(TESTS)) -- bash -c "$$CMD"
+
+# Minutes to an hour, by the lane: unit, e2e, e2e-systemd, cni, critest, critest-systemd, services, powercut.
+.PHONY: test-vm
+test-vm: LANES ?= services,powercut,critest,critest-systemd,unit,cni,e2e,e2e-systemd
+test-vm: deps critest-parts ## all of it in that machine, and power cuts: LANES=services,powercut,critest,... (as root)
+	@tools/vmimage.sh $(CACHE)/machine
+	@$(GO) build -o $(CACHE)/vm ./test/vm
+	@$(CACHE)/vm -limit 60m -lanes $(LANES)
 
 .PHONY: interop
 interop: deps build tools containerd ## bridge-ipam under an unmodified containerd and beside others' firewall rules (as root)

@@ -108,6 +108,7 @@ func never(t *testing.T, packages []listed) {
 		{"cri-shim/internal/image", []string{inner + "criserver", inner + "podnet", inner + "monitor"}},
 		{"cri-shim/internal/podnet", []string{inner + "criserver", inner + "image", inner + "monitor", inner + "store"}},
 		{"cri-shim/internal/stats", []string{inner + "criserver", inner + "image", inner + "podnet", inner + "monitor", inner + "store", inner + "rootfs"}},
+		{"cri-shim/internal/doctor", []string{inner + "criserver", inner + "image", inner + "monitor", inner + "rootfs", module + "/plugins"}},
 		{"cri-shim/internal", []string{module + "/cmd", module + "/test"}},
 		{"pkg", []string{module + "/cri-shim", module + "/plugins", module + "/cmd", module + "/test"}},
 	} {

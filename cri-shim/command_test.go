@@ -2,6 +2,8 @@ package crishim
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,10 +52,51 @@ func TestWrongUse(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"serve", "--nope"}, {"serve", "x"}, {"config", "check"}, {"config", "nope"}, {"serve", "--config", "/does/not/exist"},
 		{"serve", "--root", "relative"}, {"serve", "--log-level", "loud"}, {"serve", "--runtime", ""},
+		{"doctor", "x"}, {"doctor", "-o", "yaml"}, {"doctor", "--config", "/does/not/exist"}, {"doctor", "--state", "relative"},
 	} {
 		if _, err := execute(t, args...); ExitCode(err) != 2 || !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %v", args, err)
 		}
+	}
+}
+
+// TestDoctorCommand: without a network there is a finding, and without root nothing can be said.
+func TestDoctorCommand(t *testing.T) {
+	dir := t.TempDir()
+	out, err := execute(t, "doctor", "--root", dir+"/root", "--state", dir+"/state", "--cni-conf-dir", dir, "-o", "json")
+	if os.Geteuid() != 0 {
+		if ExitCode(err) != 2 || !strings.Contains(err.Error(), "root") || out != "" {
+			t.Errorf("got %q, %v", out, err)
+		}
+		return
+	}
+	var report struct {
+		Host               []struct{ Level, Check, Text, Advice string }
+		Leftovers, Missing []any
+	}
+	if ExitCode(err) != 1 || json.Unmarshal([]byte(out), &report) != nil || len(report.Leftovers)+len(report.Missing) != 0 {
+		t.Fatalf("got %s, %v", out, err)
+	}
+	for _, f := range report.Host {
+		if f.Level != "ok" && f.Advice == "" {
+			t.Errorf("%+v says nothing of what to do", f)
+		}
+		if f.Check == "CNI" && (f.Level != "fail" || !strings.Contains(f.Text, dir)) {
+			t.Errorf("got %+v", f)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("it made %v, %v", entries, err)
+	}
+	// A plugin that cannot answer leaves leases unseen, which must not look clean.
+	plugin := dir + "/bridge-ipam"
+	conf := `{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"bridge-ipam"}]}`
+	if err := errors.Join(os.WriteFile(plugin, []byte("#!/bin/sh\nexit 1\n"), 0o700), os.WriteFile(dir+"/10.conflist", []byte(conf), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = execute(t, "doctor", "--root", dir+"/root", "--state", dir+"/state", "--cni-conf-dir", dir, "--cni-bin-dir", dir)
+	if ExitCode(err) != 2 || !strings.Contains(err.Error(), "could not look") {
+		t.Errorf("got %v", err)
 	}
 }
 

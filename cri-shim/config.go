@@ -65,6 +65,8 @@ type CNIConfig struct {
 	ConfTemplate string   `toml:"conf_template" json:"confTemplate,omitempty"`
 	IPPref       string   `toml:"ip_pref" json:"ipPref"`
 	GC           bool     `toml:"gc" json:"gc"`
+
+	CheckInterval Duration `toml:"check_interval" json:"checkInterval"` // 0: never
 }
 
 // ImageConfig says how images are pulled.
@@ -111,6 +113,7 @@ func Default() Config {
 		Log:          LogConfig{Level: "info", Format: "text"},
 		CNI: CNIConfig{
 			ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin", "/usr/lib/cni"}, IPPref: "ipv4", GC: true,
+			CheckInterval: Duration(time.Minute),
 		},
 		Streaming: StreamingConfig{Address: "127.0.0.1", IdleTimeout: Duration(4 * time.Hour)},
 		Image: ImageConfig{
@@ -209,6 +212,9 @@ func (c Config) Validate() error {
 	}
 	v.absoluteOrEmpty("cni.conf_template", c.CNI.ConfTemplate)
 	v.oneOf("cni.ip_pref", c.CNI.IPPref, "ipv4", "ipv6")
+	if i := time.Duration(c.CNI.CheckInterval); i != 0 && (i < time.Second || i > 24*time.Hour) {
+		v.bad("cni.check_interval", i.String(), "1s to 24h, or 0s for never")
+	}
 	v.absoluteOrEmpty("image.registry_config_dir", c.Image.RegistryConfigDir)
 	if n := c.Image.MaxParallelDownloads; n < 1 || n > 64 {
 		v.bad("image.max_parallel_downloads", fmt.Sprint(n), "a number from 1 to 64")

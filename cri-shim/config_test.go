@@ -99,6 +99,8 @@ func TestParseRefuses(t *testing.T) {
 		{"idle", "[streaming]\nidle_timeout = \"0s\"\n", "1s or more"},
 		{"stats too often", "[stats]\ninterval = \"100ms\"\n", `stats.interval = "100ms": want 1s to 1h`},
 		{"stats too seldom", "[stats]\ninterval = \"2h\"\n", "stats.interval"},
+		{"check too often", "[cni]\ncheck_interval = \"10ms\"\n", `cni.check_interval = "10ms": want 1s to 24h, or 0s for never`},
+		{"check before it was", "[cni]\ncheck_interval = \"-1s\"\n", "cni.check_interval"},
 		{"ip_pref", "[cni]\nip_pref = \"cni\"\n", "ip_pref"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -18,6 +18,7 @@
 //	rootfs      bundles and what pods share on disk    (pod.Bundles)
 //	monitor     the client of cri-monitor              (pod.Runtime)
 //	stats       measures what containers and pods use  (criserver.Stats)
+//	doctor      looks for what was left behind, for people
 //	hostinfo    what this kernel and host can do, found once
 //
 // Arrows go down only: this package makes the parts and hands them to each other; none of them knows it.

@@ -168,10 +168,14 @@ func findMonitor(path string) (string, error) {
 }
 
 func newNetwork(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) (*podnet.Network, error) {
-	return podnet.New(podnet.Options{
+	return podnet.New(networkOptions(cfg, layout, logger))
+}
+
+func networkOptions(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) podnet.Options {
+	return podnet.Options{
 		ConfDir: cfg.ConfDir, BinDirs: cfg.BinDirs, CacheDir: layout.CNICache(), UsersDir: networkUsers,
 		Template: cfg.ConfTemplate, PreferV6: cfg.IPPref == "ipv6", Logger: logger,
-	})
+	}
 }
 
 func (p *parts) newManager(ctx context.Context, f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {

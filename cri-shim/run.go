@@ -81,6 +81,9 @@ func (p *parts) run(ctx context.Context, l net.Listener, ready func()) error {
 		select {
 		case <-p.pods.Recovered():
 			p.recovered(working, ready)
+			if interval := time.Duration(p.config.CNI.CheckInterval); interval > 0 {
+				return p.network.Check(working, interval, p.pods)
+			}
 		case <-working.Done():
 		}
 		return nil

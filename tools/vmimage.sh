@@ -9,7 +9,7 @@ kernel=${KERNEL:-linux-image-cloud-amd64}
 packages=(
 	"$kernel" initramfs-tools systemd systemd-sysv udev dbus apparmor
 	runc crun criu nftables iptables iproute2 conntrack iperf3 iputils-ping ethtool
-	procps kmod util-linux busybox file strace ca-certificates
+	procps kmod util-linux busybox-static file strace sudo ca-certificates
 )
 export PATH=$PATH:/usr/sbin:/sbin
 need=()
@@ -39,7 +39,7 @@ RequiresMountsFor=/podwright
 After=basic.target dbus.service apparmor.service
 [Service]
 Type=oneshot
-ExecStart=/bin/sh /podwright/.vm/guest
+ExecStart=/bin/sh /podwright/.vm/guest.sh
 Slice=-.slice
 Delegate=yes
 LimitNOFILE=1048576

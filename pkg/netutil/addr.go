@@ -250,12 +250,12 @@ func (h *Handle) UplinkMTU() (int, error) {
 		if err != nil {
 			return 0, fmt.Errorf("find default route: %w", classify(err))
 		}
-		l, err := h.LinkByIndex(routes[0].LinkIndex)
+		name, mtu, err := h.nameAndMTU(routes[0].LinkIndex)
 		if err != nil {
 			return 0, err
 		}
-		if l.Name != "lo" {
-			return l.MTU, nil
+		if name != "lo" {
+			return mtu, nil
 		}
 	}
 	return 0, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -204,6 +205,9 @@ func (h *Handle) Hairpin(index int) (bool, error) {
 
 // DeleteLink deletes a link; gone is success. It waits for an RCU grace period, tens of milliseconds.
 func (h *Handle) DeleteLink(name string) error {
+	if _, err := h.Index(name); errdefs.IsNotFound(err) {
+		return nil
+	}
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	_, err := h.request(unix.RTM_DELLINK, unix.NLM_F_ACK, msg, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	if err = absentOK(err); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -27,10 +28,12 @@ type adding struct {
 	at     lease.Attachment
 	lease  lease.Lease
 	ownMAC net.HardwareAddr // see mac
-	given  []given
-	routes []*types.Route
-	bridge netutil.Link
-	gate   netutil.Link // that has the gateway addresses: the bridge, or a link in its VLAN
+
+	flushing sync.WaitGroup // see forgetFlows
+	given    []given
+	routes   []*types.Route
+	bridge   netutil.Link
+	gate     netutil.Link // that has the gateway addresses: the bridge, or a link in its VLAN
 }
 
 func (p *plugin) add() (types.Result, error) {
@@ -56,6 +59,7 @@ func (p *plugin) add() (types.Result, error) {
 		plugin: p, conf: conf, ns: ns, host: host, pod: pod, at: p.env.attachment(),
 		store: p.store(conf.Identity),
 	}
+	defer a.flushing.Wait()
 	if err := a.clearTheWay(); err != nil {
 		return nil, err
 	}
@@ -108,14 +112,12 @@ func handles(ns *netutil.NS) (host, pod *netutil.Handle, err error) {
 // clearTheWay finds out what is there of this attachment: nothing, the debris of an ADD that was killed
 // or of a DEL whose namespace still lives (cleared), or a finished attachment (an error).
 func (a *adding) clearTheWay() error {
-	host, err := a.host.Link(hostLink(a.at))
-	hasHost := err == nil
-	if err != nil && !errdefs.IsNotFound(err) {
+	host, hasHost, err := look(a.host, hostLink(a.at))
+	if err != nil {
 		return err
 	}
-	pod, err := a.pod.Link(a.env.ifName)
-	hasPod := err == nil
-	if err != nil && !errdefs.IsNotFound(err) {
+	pod, hasPod, err := look(a.pod, a.env.ifName)
+	if err != nil {
 		return err
 	}
 	finished := hasHost && a.finished(host)
@@ -132,6 +134,17 @@ func (a *adding) clearTheWay() error {
 		return errors.Join(a.teardown().removeLinks(a.at, false), a.delegated("DEL", a.conf.Delegate))
 	}
 	return a.teardown().removeLinks(a.at, false)
+}
+
+// look finds a link that is nearly always not there: no lock of the kernel's is waited for to learn that.
+func look(h *netutil.Handle, name string) (link netutil.Link, has bool, err error) {
+	if _, err = h.Index(name); err == nil {
+		link, err = h.Link(name)
+	}
+	if errdefs.IsNotFound(err) {
+		return link, false, nil
+	}
+	return link, err == nil, err
 }
 
 // finished says whether a host end belongs to an ADD that came to its end.
@@ -179,6 +192,7 @@ func (a *adding) takeLease() error {
 		return err
 	}
 	a.addressLease()
+	a.forgetFlows()
 	if err := a.claimHostPorts(store); err != nil {
 		return err
 	}
@@ -240,6 +254,7 @@ func (a *adding) attach() (types.Result, error) {
 	if err = errors.Join(err, <-beside); err != nil {
 		return nil, err
 	}
+	a.flushing.Wait()
 	if !a.conf.Routed { // else in the course of activate
 		if err := a.hostPorts(); err != nil {
 			return nil, err
@@ -254,11 +269,19 @@ func (a *adding) attach() (types.Result, error) {
 	return a.result()
 }
 
+// forgetFlows begins to flush what is left of UDP flows of earlier owners. The kernel looks through all of its table,
+// and nobody else has these addresses.
+func (a *adding) forgetFlows() {
+	addrs := a.lease.Addresses
+	a.flushing.Go(func() {
+		if err := netutil.FlushUDP(addrs...); err != nil {
+			a.log.Warn("flush UDP flows", "error", err)
+		}
+	})
+}
+
 // besideLinks has no part in the order of the other steps.
 func (a *adding) besideLinks() error {
-	if err := netutil.FlushUDP(a.lease.Addresses...); err != nil {
-		a.log.Warn("flush UDP flows", "error", err)
-	}
 	if a.lease.Masquerade == "" {
 		return nil
 	}

@@ -20,7 +20,14 @@ func ifbLinkOfKey(key string) string { return "bwp" + key[:12] }
 func hostLinksOfKey(key string) []string { return []string{hostLinkOfKey(key), ifbLinkOfKey(key)} }
 
 // limitBandwidth sets the limits while the host end is down: they hold for the first packet.
-func (a *adding) limitBandwidth(link netutil.Link) error {
+func (a *adding) limitBandwidth() error {
+	if a.lease.Ingress.Rate == 0 && a.lease.Egress.Rate == 0 {
+		return nil
+	}
+	link, err := a.host.Link(a.lease.HostLink)
+	if err != nil {
+		return err
+	}
 	if a.lease.Ingress.Rate != 0 {
 		if err := shaper.Ingress(a.host, link, shaper.Limit(a.lease.Ingress)); err != nil {
 			return err
@@ -62,7 +69,7 @@ func (c *checking) checkBandwidth(link netutil.Link) {
 // removeLinks removes the host end and the ifb. Only the host end is deleted by the end of the pod's
 // namespace.
 func (t teardown) removeLinks(at lease.Attachment, detachOnly bool) error {
-	_, err := t.host.Link(ifbLink(at))
+	_, err := t.host.Index(ifbLink(at))
 	switch {
 	case errdefs.IsNotFound(err):
 		return t.removeLink(hostLink(at), detachOnly)

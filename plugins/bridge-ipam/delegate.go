@@ -139,6 +139,7 @@ func (a *adding) askDelegate() error {
 	}
 	a.conf = &conf
 	a.addressLease()
+	a.forgetFlows()
 	return nil
 }
 

@@ -68,12 +68,41 @@ func (a *adding) dadSettings() []netutil.Sysctl {
 	}
 }
 
-// routerSettings: a pod that is told its way out needs no router to tell it another. Whoever advertises one
-// on the bridge can only do harm (CVE-2020-10749).
+// announceSettings have the kernel announce addresses when the pod's link comes up, where a neighbour may remember
+// another MAC for them. Every announcement goes to all ports of a bridge: 1,000 pods hear of each new one.
+func (a *adding) announceSettings() []netutil.Sysctl {
+	count := map[bool]int{}
+	for _, g := range a.given {
+		count[g.addr.Is6()]++
+	}
+	// The MAC follows from the first address, see podMAC, and behind a gateway there is nobody else.
+	follows := a.conf.MAC == nil && a.conf.Delegate == "" && a.conf.IsGateway
+	var out []netutil.Sysctl
+	if !a.conf.Routed && !(follows && count[false] <= 1) {
+		out = append(out, netutil.Sysctl{Key: "ipv4/conf/" + a.env.ifName + "/arp_notify", Value: "1"})
+	}
+	if !a.conf.Routed && !(follows && (count[true] == 0 || count[true] == 1 && count[false] == 0)) {
+		out = append(out, netutil.Sysctl{Key: "ipv6/conf/" + a.env.ifName + "/ndisc_notify", Value: "1", Optional: true})
+	}
+	return out
+}
+
+// withoutIPv6 says whether the pod has IPv4 addresses only, and a way out by them.
+func (a *adding) withoutIPv6() bool {
+	return (a.conf.IsGateway || a.conf.Routed) && a.conf.Delegate == "" &&
+		!slices.ContainsFunc(a.given, func(g given) bool { return g.addr.Is6() })
+}
+
+// routerSettings: a pod that is told its way out, or has IPv4 alone, needs no router to tell it another. Whoever
+// advertises one on the bridge can only do harm (CVE-2020-10749), and asking for one floods its ports.
 func (a *adding) routerSettings() []netutil.Sysctl {
+	off := []netutil.Sysctl{{Key: "ipv6/conf/" + a.env.ifName + "/accept_ra", Value: "0", Optional: true}}
+	if a.withoutIPv6() {
+		return off
+	}
 	for _, r := range routesOf(a.conf, a.given) {
 		if bits, size := r.Dst.Mask.Size(); bits == 0 && size == 128 {
-			return []netutil.Sysctl{{Key: "ipv6/conf/" + a.env.ifName + "/accept_ra", Value: "0", Optional: true}}
+			return off
 		}
 	}
 	return nil
@@ -81,7 +110,7 @@ func (a *adding) routerSettings() []netutil.Sysctl {
 
 // podSettings are those of the pod's interface that depend on keys.
 func (a *adding) podSettings() []netutil.Sysctl {
-	return slices.Concat(a.dadSettings(), a.guardSettings(), a.routerSettings())
+	return slices.Concat(a.announceSettings(), a.dadSettings(), a.guardSettings(), a.routerSettings())
 }
 
 // addPodAddr gives the pod one address.

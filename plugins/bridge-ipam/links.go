@@ -181,10 +181,7 @@ func (a *adding) forward(gateways []netip.Prefix) error {
 // configurePod works inside the namespace: settings, up, addresses, routes.
 func (a *adding) configurePod() error {
 	name := a.env.ifName
-	settings := []netutil.Sysctl{
-		{Key: "ipv6/conf/" + name + "/ndisc_notify", Value: "1", Optional: true},
-		{Key: "ipv4/conf/" + name + "/arp_notify", Value: "1"},
-	}
+	var settings []netutil.Sysctl
 	for _, g := range a.given {
 		if g.addr.Is6() { // some runtimes start namespaces with IPv6 off
 			settings = append(settings,
@@ -197,23 +194,23 @@ func (a *adding) configurePod() error {
 	if err := a.pod.SetSysctls(settings...); err != nil {
 		return err
 	}
-	link, err := a.pod.Link(name)
-	if err != nil {
-		return err
-	}
 	if a.conf.LinkDown {
 		return nil
 	}
-	if err := a.pod.SetLink(link.Index, netutil.Change{Up: true}); err != nil {
+	link, err := a.pod.Index(name)
+	if err != nil {
+		return err
+	}
+	if err := a.pod.SetLink(link, netutil.Change{Up: true}); err != nil {
 		return err
 	}
 	for _, g := range a.given {
-		if err := a.addPodAddr(link.Index, g.prefix()); err != nil {
+		if err := a.addPodAddr(link, g.prefix()); err != nil {
 			return err
 		}
 	}
 	if a.conf.Routed {
-		if err := a.reachGateways(link.Index); err != nil {
+		if err := a.reachGateways(link); err != nil {
 			return err
 		}
 	}
@@ -223,7 +220,7 @@ func (a *adding) configurePod() error {
 		if err != nil {
 			return err
 		}
-		if err := a.pod.AddRoute(link.Index, route); err != nil {
+		if err := a.pod.AddRoute(link, route); err != nil {
 			return err
 		}
 	}
@@ -264,44 +261,38 @@ func kernelRoute(r *types.Route, defaultVia func(v6 bool) netip.Addr) (netutil.R
 	return out, nil
 }
 
-// prepareHostLink: the host end is a port and nothing else. It has no address of its own, and its alias
-// says whose it is.
+// prepareHostLink: the host end is a port and nothing else, without an address of its own.
 func (a *adding) prepareHostLink() error {
 	name := a.lease.HostLink
-	link, err := a.host.Link(name)
-	if err != nil {
-		return err
-	}
-	if err := a.host.SetLink(link.Index, netutil.Change{Alias: hostAlias(a.conf.Name, a.at)}); err != nil {
-		return err
-	}
-	err = a.host.SetSysctls(
+	err := a.host.SetSysctls(
 		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true},
 		netutil.Sysctl{Key: "ipv6/conf/" + name + "/addr_gen_mode", Value: "1", Optional: true}, // none
 	)
 	if err != nil {
 		return err
 	}
-	return a.limitBandwidth(link)
+	return a.limitBandwidth()
 }
 
-// activate puts the host end on the bridge and brings it up: the commit of ADD.
+// activate puts the host end on the bridge and brings it up: the commit of ADD. From here on its alias says
+// whose it is.
 func (a *adding) activate() error {
-	link, err := a.host.Link(a.lease.HostLink)
+	link, err := a.host.Index(a.lease.HostLink)
 	if err != nil {
 		return err
 	}
+	alias := hostAlias(a.conf.Name, a.at)
 	if a.conf.Routed {
-		return a.route(link)
+		return a.route(link, alias)
 	}
 	if a.plainPort() {
-		return a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index, Up: true})
+		return a.host.SetLink(link, netutil.Change{Alias: alias, Master: a.bridge.Index, Up: true})
 	}
-	if err := a.host.SetLink(link.Index, netutil.Change{Master: a.bridge.Index}); err != nil {
+	if err := a.host.SetLink(link, netutil.Change{Alias: alias, Master: a.bridge.Index}); err != nil {
 		return err
 	}
-	if err := a.portSettings(link.Index); err != nil {
+	if err := a.portSettings(link); err != nil {
 		return err
 	}
-	return a.host.SetLink(link.Index, netutil.Change{Up: true})
+	return a.host.SetLink(link, netutil.Change{Up: true})
 }

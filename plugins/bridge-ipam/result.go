@@ -34,12 +34,8 @@ func (a *adding) result() (types.Result, error) {
 		res = a.conf.PrevResult
 	}
 	if !a.conf.Routed {
-		bridge, err := a.host.LinkByIndex(a.bridge.Index)
-		if err != nil {
-			return nil, err
-		}
-		// The MTU of a bridge follows its ports: it is not told.
-		res.Interfaces = append(res.Interfaces, &types100.Interface{Name: bridge.Name, Mac: bridge.MAC.String()})
+		// The MTU of a bridge follows its ports: it is not told. Its MAC does not.
+		res.Interfaces = append(res.Interfaces, &types100.Interface{Name: a.bridge.Name, Mac: a.bridge.MAC.String()})
 	}
 	index := len(res.Interfaces) + 1
 	res.Interfaces = append(res.Interfaces,

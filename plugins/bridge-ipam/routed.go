@@ -50,7 +50,7 @@ func hostRoute(addr netip.Addr) netutil.Route {
 
 // route brings the host end up with its gateway addresses and then the routes through it: the commit of ADD,
 // see finished.
-func (a *adding) route(link netutil.Link) error {
+func (a *adding) route(link int, alias string) error {
 	var gateways []netip.Prefix
 	for _, g := range a.given {
 		gateways = append(gateways, g.prefix())
@@ -63,32 +63,32 @@ func (a *adding) route(link netutil.Link) error {
 			return err
 		}
 	}
-	if err := a.host.SetLink(link.Index, netutil.Change{Up: true}); err != nil {
+	if err := a.host.SetLink(link, netutil.Change{Alias: alias, Up: true}); err != nil {
 		return err
 	}
 	if err := a.hostPorts(); err != nil { // what it needs of the link is possible once that is up
 		return err
 	}
 	for _, g := range a.given {
-		if err := a.host.AddRoute(link.Index, hostRoute(g.addr)); err != nil {
+		if err := a.host.AddRoute(link, hostRoute(g.addr)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *adding) addHostGateway(link netutil.Link, v6 bool) error {
+func (a *adding) addHostGateway(link int, v6 bool) error {
 	if !v6 {
-		return a.host.AddOwnAddr(link.Index, gateway4)
+		return a.host.AddOwnAddr(link, gateway4)
 	}
-	conf := "ipv6/conf/" + link.Name
+	conf := "ipv6/conf/" + a.lease.HostLink
 	err := a.host.SetSysctls(
 		netutil.Sysctl{Key: conf + "/disable_ipv6", Value: "0"},
 		netutil.Sysctl{Key: conf + "/accept_dad", Value: "0", Optional: true})
 	if err != nil {
 		return err
 	}
-	return a.host.AddAddr(link.Index, netip.PrefixFrom(gateway6, 64))
+	return a.host.AddAddr(link, netip.PrefixFrom(gateway6, 64))
 }
 
 // isRouted says whether the host has all routes to the addresses of the attachment's lease through its link.

@@ -90,6 +90,7 @@ func (d *demo) story() error {
 		{"container and pod of alice are stopped and removed", d.removeAlice},
 		{"bob is removed while it runs", func() (string, error) { return "", quiet(n.Crictl("rmp", "-f", d.pods[1])) }},
 		{"the image is removed", func() (string, error) { return "", quiet(n.Crictl("rmi", image)) }},
+		{"cri-shim doctor finds nothing left behind", d.doctor},
 	} {
 		begin := time.Now()
 		out, err := s.do()
@@ -107,6 +108,16 @@ func (d *demo) story() error {
 		fmt.Printf("%-64s %6d ms\n", s.what+out, time.Since(begin).Milliseconds())
 	}
 	return nil
+}
+
+// doctor has cri-shim itself look for what is left.
+func (d *demo) doctor() (string, error) {
+	out, exit, err := d.n.Doctor()
+	if err == nil && exit != 0 {
+		err = fmt.Errorf("it has findings:\n%s", out)
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	return lines[len(lines)-1], err
 }
 
 func quiet(_ string, err error) error { return err }

@@ -100,6 +100,12 @@ func (n *tester) must(err error) {
 	}
 }
 
+// configure adds tables to the configuration, before the start.
+func (n *tester) configure(toml string) {
+	n.t.Helper()
+	n.must(n.Configure(toml))
+}
+
 // crictl must succeed.
 func (n *tester) crictl(args ...string) string {
 	n.t.Helper()

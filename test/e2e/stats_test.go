@@ -92,7 +92,7 @@ func TestStats(t *testing.T) {
 // TestPodStats: traffic of the pod's interface, processes, and a cgroup of the pod's own.
 func TestPodStats(t *testing.T) {
 	n := newNode(t)
-	parent := n.CgroupParent + "/pod-own"
+	parent, path := n.CgroupChild("own")
 	file, err := n.File("pod-stats.json", strings.Replace(n.PodJSON("stats", false), `"linux": {`, `"linux": {"cgroup_parent": "`+parent+`", `, 1))
 	n.must(err)
 	p := n.crictl("runp", file)
@@ -130,7 +130,7 @@ func TestPodStats(t *testing.T) {
 		t.Errorf("got %+v", l)
 	}
 	metrics := n.crictl("metricsp", "-o", "json")
-	for _, want := range []string{"container_cpu_usage_seconds_total", "container_network_receive_bytes_total", `"` + parent + `"`, `"POD"`} {
+	for _, want := range []string{"container_cpu_usage_seconds_total", "container_network_receive_bytes_total", `"` + path + `"`, `"POD"`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s: %.400s", want, metrics)
 		}
@@ -139,7 +139,7 @@ func TestPodStats(t *testing.T) {
 		t.Errorf("descriptors: %.400s", described)
 	}
 	n.crictl("rmp", "-f", p)
-	for _, pattern := range []string{"/sys/fs/cgroup/*" + parent, "/sys/fs/cgroup" + parent} {
+	for _, pattern := range []string{"/sys/fs/cgroup/*" + path, "/sys/fs/cgroup" + path} {
 		dirs, _ := filepath.Glob(pattern)
 		for _, dir := range dirs { // as the kubelet does, whose cgroup it is
 			n.must(os.Remove(dir))
@@ -184,7 +184,7 @@ func TestUpdate(t *testing.T) {
 func (n *tester) limit(id string) string {
 	n.t.Helper()
 	for _, file := range []string{
-		"/sys/fs/cgroup/memory" + n.CgroupParent + "/" + id + "/memory.limit_in_bytes", "/sys/fs/cgroup" + n.CgroupParent + "/" + id + "/memory.max",
+		"/sys/fs/cgroup/memory" + n.ContainerCgroup(id) + "/memory.limit_in_bytes", "/sys/fs/cgroup" + n.ContainerCgroup(id) + "/memory.max",
 	} {
 		if data, err := os.ReadFile(file); err == nil {
 			return strings.TrimSpace(string(data))

@@ -6,6 +6,7 @@ package node
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -33,6 +34,7 @@ type Node struct {
 	Base, Root, State, Socket, Logs, Hosts, NetDir string
 	Bridge, CgroupParent, Subnet                   string
 
+	driver   string // of cgroups
 	programs Programs
 	before   leftovers.State
 	registry *exec.Cmd
@@ -72,8 +74,11 @@ func New(p Programs) (*Node, error) {
 	n := &Node{
 		Base: base, Root: base + "/root", State: base + "/state", Socket: base + "/cri.sock", Logs: base + "/logs",
 		Hosts: base + "/hosts", NetDir: base + "/net.d", programs: p, binDir: p.Bin,
-		Bridge: fmt.Sprintf("pw%x", r), CgroupParent: "/" + filepath.Base(base),
+		Bridge: fmt.Sprintf("pw%x", r), CgroupParent: "/" + filepath.Base(base), driver: cmp.Or(os.Getenv(DriverVariable), "cgroupfs"),
 		Subnet: fmt.Sprintf("10.%d.%d", 100+int(r[0])%100, r[1]),
+	}
+	if n.systemd() {
+		n.CgroupParent = strings.ReplaceAll(filepath.Base(base), "-", "_") + ".slice" // a dash would nest it
 	}
 	if n.before, err = leftovers.Take(n.Marks()); err != nil {
 		return n, err
@@ -83,8 +88,11 @@ func New(p Programs) (*Node, error) {
 			return n, err
 		}
 	}
+	if err := n.mountState(); err != nil {
+		return n, err
+	}
 	for path, content := range map[string]string{
-		base + "/config.toml":      "cgroup_driver = \"cgroupfs\"\ncgroup_parent = \"" + n.CgroupParent + "\"\n",
+		base + "/config.toml":      fmt.Sprintf("cgroup_driver = %q\ncgroup_parent = %q\n", n.driver, n.CgroupParent),
 		n.NetDir + "/10.conflist":  n.conflist(),
 		base + "/crictl-pull.yaml": "",
 	} {
@@ -93,6 +101,22 @@ func New(p Programs) (*Node, error) {
 		}
 	}
 	return n, n.startRegistry()
+}
+
+// mountState makes the state directory what /run is where an initramfs has mounted it.
+func (n *Node) mountState() error {
+	if err := os.Mkdir(n.State, 0o711); err != nil {
+		return err
+	}
+	return syscall.Mount("tmpfs", n.State, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, "mode=0711")
+}
+
+func (n *Node) unmountState() error {
+	err := syscall.Unmount(n.State, 0)
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOENT) {
+		return nil // half a node
+	}
+	return err
 }
 
 func (n *Node) conflist() string {
@@ -136,11 +160,16 @@ func (n *Node) UseRuntime(path string) { n.runtime = path }
 
 // AddHandler gives the node, before its start, one more OCI runtime that pods may ask for by name.
 func (n *Node) AddHandler(name, path string) error {
+	return n.Configure(fmt.Sprintf("[runtimes.%q]\npath = %q\n", name, path))
+}
+
+// Configure adds tables to the configuration file, before the start.
+func (n *Node) Configure(toml string) error {
 	f, err := os.OpenFile(n.Base+"/config.toml", os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(f, "\n[runtimes.%q]\npath = %q\n", name, path)
+	_, err = fmt.Fprintf(f, "\n%s", toml)
 	return errors.Join(err, f.Close())
 }
 
@@ -151,14 +180,7 @@ func (n *Node) Start() error {
 		return err
 	}
 	n.shimLog = log
-	args := []string{
-		"serve", "--config", n.Base + "/config.toml", "--root", n.Root, "--state", n.State, "--listen", n.Socket,
-		"--cni-conf-dir", n.NetDir, "--cni-bin-dir", n.binDir, "--registry-config-dir", n.Hosts, "--log-level", "debug",
-	}
-	if n.runtime != "" {
-		args = append(args, "--runtime", n.runtime)
-	}
-	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), args...)
+	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), append([]string{"serve"}, n.flags()...)...)
 	n.shim.Stdout, n.shim.Stderr, n.shim.SysProcAttr = log, log, apart()
 	if err := n.shim.Start(); err != nil {
 		n.shim = nil
@@ -177,6 +199,35 @@ func (n *Node) Start() error {
 		time.Sleep(25 * time.Millisecond)
 	}
 	return fmt.Errorf("cri-shim does not answer: %w\n%s", err, n.ShimLog())
+}
+
+// flags are what tells a cri-shim that it is this node's.
+func (n *Node) flags() []string {
+	flags := []string{
+		"--config", n.Base + "/config.toml", "--root", n.Root, "--state", n.State, "--listen", n.Socket,
+		"--cni-conf-dir", n.NetDir, "--cni-bin-dir", n.binDir, "--registry-config-dir", n.Hosts, "--log-level", "debug",
+	}
+	if n.runtime != "" {
+		flags = append(flags, "--runtime", n.runtime)
+	}
+	return flags
+}
+
+// Doctor runs cri-shim doctor and returns its standard output and its exit code.
+func (n *Node) Doctor(args ...string) (out string, exit int, err error) {
+	cmd := exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), append(append([]string{"doctor"}, n.flags()...), args...)...)
+	cmd.SysProcAttr = apart()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		if ended.ExitCode() > 1 {
+			return stdout.String(), ended.ExitCode(), fmt.Errorf("cri-shim doctor: %w: %s", err, stderr.String())
+		}
+		return stdout.String(), ended.ExitCode(), nil
+	}
+	return stdout.String(), 0, err
 }
 
 // alive says whether cri-shim runs.
@@ -295,6 +346,7 @@ func (n *Node) Stop() (leftovers.State, error) {
 		note(n.registry.Process.Signal(syscall.SIGTERM))
 		note(n.registry.Wait())
 	}
+	note(n.unmountState())
 	left, err := leftovers.Since(n.before, n.Marks(), 10*time.Second)
 	note(err)
 	if err == nil && len(left["mounts"]) == 0 { // never through a mount

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -16,9 +15,6 @@ import (
 	"time"
 )
 
-//go:embed guest.sh
-var guest string
-
 // machine is a virtual machine that boots, runs one command as root and ends.
 type machine struct {
 	image      string // directory that tools/vmimage.sh has filled
@@ -29,10 +25,14 @@ type machine struct {
 	cpus       int
 	memory     int // MiB
 	output     io.Writer
+	cut        *powerCut // nil: the command runs to its end
 }
 
-// errCut is a machine that ended before its command did: at its deadline, by a panic, or because it was cut off.
+// errCut is a machine that ended before its command did: at its deadline, by a panic, or because it was interrupted.
 var errCut = errors.New("the virtual machine ended before its command")
+
+// errPowerCut is the end of a machine with a power cut.
+var errPowerCut = errors.New("power cut")
 
 // kernelArgs make a host as Kubernetes nodes are today. The mitigations guard against other guests; here they cost time.
 const kernelArgs = "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off apparmor=1 security=apparmor " +
@@ -43,6 +43,12 @@ const kernelArgs = "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off appa
 func (m *machine) run(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.limit)
 	defer cancel()
+	ctx, blow := context.WithCancelCause(ctx)
+	defer blow(nil)
+	output := m.output
+	if m.cut != nil {
+		output = &fuse{Writer: output, after: m.cut.after, blow: func() { blow(errPowerCut) }}
+	}
 	for _, name := range []string{"console", "status", "results.tar"} {
 		if err := os.Remove(filepath.Join(m.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return 0, err
@@ -56,14 +62,14 @@ func (m *machine) run(ctx context.Context) (int, error) {
 	}
 	defer func() { _, _ = in.Close(), input.Close() }()
 	cmd.Stdin = in
-	cmd.Stdout, cmd.Stderr = m.output, os.Stderr
+	cmd.Stdout, cmd.Stderr = output, os.Stderr
 	// Ctrl-C ends the machine by the context; the kernel ends it with the thread that has started it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	err = cmd.Run()
 	if ctx.Err() != nil {
-		return 0, fmt.Errorf("%w: %w", errCut, ctx.Err())
+		return 0, fmt.Errorf("%w: %w", errCut, context.Cause(ctx))
 	}
 	if err != nil {
 		return 0, fmt.Errorf("run qemu: %w", err)
@@ -88,7 +94,7 @@ func (m *machine) args() []string {
 		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file=" + m.image + "/root.ext4",
 		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file=" + m.stage,
 		// No packet leaves: restrict cuts the network off, but a node has an address and a default route.
-		"-nic", "user,restrict=on,model=virtio-net-pci",
+		"-nic", "user,restrict=on,ipv6=off,model=virtio-net-pci",
 		"-serial", "file:" + filepath.Join(m.dir, "console"),
 		"-device", "virtio-serial-pci", "-device", "virtio-rng-pci",
 		"-chardev", "stdio,id=out,signal=off", "-device", "virtserialport,chardev=out,name=out",

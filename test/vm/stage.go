@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,9 @@ import (
 	"slices"
 	"strings"
 )
+
+//go:embed *.sh
+var scripts embed.FS
 
 // handedIn are the built programs that the machine gets beside the source tree, which tests read.
 var handedIn = []string{"bin", ".cache/applets", ".cache/criset", ".cache/critest", ".cache/debian", ".cache/demo", ".cache/registry", ".cache/tools"}
@@ -46,6 +50,38 @@ func (s stage) fill() error {
 	return nil
 }
 
+// builtInTests are the programs that tests build for themselves, by the module that they are in.
+var builtInTests = map[string][]string{
+	".": {"./cmd/cri-monitor", "./cmd/bridge-ipam", "./cri-shim/internal/podnet/testdata/plugin"},
+	"tools": {
+		"github.com/containernetworking/plugins/plugins/main/bridge", "github.com/containernetworking/plugins/plugins/main/ptp",
+		"github.com/containernetworking/plugins/plugins/ipam/host-local", "github.com/containernetworking/plugins/plugins/ipam/static",
+	},
+}
+
+// standIns take the place of go and make in the machine, which has neither.
+func (s stage) standIns(ctx context.Context) error {
+	bin, programs := filepath.Join(s.dir, ".vm", "bin"), filepath.Join(s.dir, ".vm", "programs")
+	err := errors.Join(os.MkdirAll(bin, 0o755), os.MkdirAll(programs, 0o755))
+	for _, name := range []string{"go", "make"} {
+		err = errors.Join(err, os.Symlink("../"+name+".sh", filepath.Join(bin, name)))
+	}
+	if err != nil {
+		return err
+	}
+	if programs, err = filepath.Abs(programs); err != nil {
+		return err
+	}
+	for module, packages := range builtInTests {
+		cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-o", programs + "/"}, packages...)...)
+		cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build what tests build: %w: %s", err, out)
+		}
+	}
+	return nil
+}
+
 // link puts a file of the current directory at the same place. Only mkfs reads it, so that a link will do.
 func (s stage) link(name string) error {
 	to := filepath.Join(s.dir, name)
@@ -68,15 +104,26 @@ func (s stage) buildTest(ctx context.Context, pkg string) error {
 
 const testBinary = "package.test"
 
-// script writes the command that the machine runs.
+// script writes the command that the machine runs, beside those of this package.
 func (s stage) script(command string) error {
 	dir := filepath.Join(s.dir, ".vm")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "guest"), []byte(guest), 0o644),
-		os.WriteFile(filepath.Join(dir, "command"), []byte(command), 0o644))
+	names, err := fs.Glob(scripts, "*.sh")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		text, err := scripts.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o755); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "command"), []byte(command), 0o644)
 }
 
 // pack makes a file system of the directory, with room to write.

@@ -184,9 +184,14 @@ type fakeNetwork struct {
 	ready error
 	cidr  string
 	fail  error
+	check map[pod.ID]pod.NetworkCheck
 }
 
 func (n *fakeNetwork) Ready() error { return n.ready }
+func (n *fakeNetwork) Checked(id pod.ID) (pod.NetworkCheck, bool) {
+	c, ok := n.check[id]
+	return c, ok
+}
 func (n *fakeNetwork) SetPodCIDR(c string) error {
 	n.cidr = c
 	return n.fail

@@ -55,6 +55,12 @@ type podFamily struct {
 	value func(stats.Network, int) uint64
 }
 
+// checkFamily is a family with one value per pod, of how its network was found when it was checked.
+type checkFamily struct {
+	family
+	value func(pod.NetworkCheck) uint64
+}
+
 // ListMetricDescriptors names all metrics; they are the same for the whole life of the server.
 func (s *runtimeService) ListMetricDescriptors(context.Context, *runtime.ListMetricDescriptorsRequest) (*runtime.ListMetricDescriptorsResponse, error) {
 	resp := &runtime.ListMetricDescriptorsResponse{}
@@ -67,6 +73,9 @@ func (s *runtimeService) ListMetricDescriptors(context.Context, *runtime.ListMet
 		add(f.family)
 	}
 	for _, f := range networkFamilies {
+		add(f.family)
+	}
+	for _, f := range checkFamilies {
 		add(f.family)
 	}
 	return resp, nil
@@ -90,7 +99,7 @@ func (s *runtimeService) ListPodSandboxMetrics(context.Context, *runtime.ListPod
 			s.skip("pod", sb.ID, err)
 			continue
 		}
-		out := &runtime.PodSandboxMetrics{PodSandboxId: string(sb.ID), Metrics: networkMetrics(sb, u)}
+		out := &runtime.PodSandboxMetrics{PodSandboxId: string(sb.ID), Metrics: append(networkMetrics(sb, u), s.checkMetrics(sb, u)...)}
 		for _, c := range all.running[sb.ID] {
 			metrics, err := s.containerMetrics(sb, c, fs)
 			if err != nil {
@@ -144,6 +153,20 @@ func networkMetrics(sb pod.Sandbox, u stats.Sandbox) []*runtime.Metric {
 		for i := range len(n.Others) + 1 {
 			out = append(out, metricOut(f.family, base, point{value: f.value(n, i), labels: []string{interfaceOf(n, i).Name}}))
 		}
+	}
+	return out
+}
+
+// checkMetrics are there as soon as the network was checked.
+func (s *runtimeService) checkMetrics(sb pod.Sandbox, u stats.Sandbox) []*runtime.Metric {
+	c, ok := s.Network.Checked(sb.ID)
+	if !ok {
+		return nil
+	}
+	base := []string{u.Cgroup, string(sb.ID), "", sb.Config.Name, sb.Config.Namespace, podContainer}
+	var out []*runtime.Metric
+	for _, f := range checkFamilies {
+		out = append(out, metricOut(f.family, base, point{value: f.value(c)}))
 	}
 	return out
 }

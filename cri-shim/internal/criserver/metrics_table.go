@@ -1,6 +1,7 @@
 package criserver
 
 import (
+	"github.com/podwright/podwright/cri-shim/internal/pod"
 	"github.com/podwright/podwright/cri-shim/internal/stats"
 	"github.com/podwright/podwright/pkg/netutil"
 )
@@ -69,4 +70,10 @@ var networkFamilies = []podFamily{
 	{family{"container_network_transmit_packets_total", "Packets sent", counter, []string{"interface"}}, onInterface(func(c netutil.Counters) uint64 { return c.TxPackets })},
 	{family{"container_network_transmit_errors_total", "Errors while sending", counter, []string{"interface"}}, onInterface(func(c netutil.Counters) uint64 { return c.TxErrors })},
 	{family{"container_network_transmit_packets_dropped_total", "Packets dropped while sending", counter, []string{"interface"}}, onInterface(func(c netutil.Counters) uint64 { return c.TxDropped })},
+}
+
+// checkFamilies are no metrics of cAdvisor: no other runtime checks networks, so their names are ours.
+var checkFamilies = []checkFamily{
+	{family{"cri_shim_network_checks_total", "How often the pod's network was checked (CNI CHECK)", counter, nil}, func(c pod.NetworkCheck) uint64 { return c.Checks }},
+	{family{"cri_shim_network_check_failures_total", "How often it was not as it had been made", counter, nil}, func(c pod.NetworkCheck) uint64 { return c.Failures }},
 }

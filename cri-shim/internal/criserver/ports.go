@@ -81,12 +81,14 @@ type Images interface {
 	Usage(context.Context) (FSUsage, error)
 }
 
-// Network is what a status has to know of the pod network. Neither call waits for a plugin.
+// Network is what a status has to know of the pod network. No call waits for a plugin.
 type Network interface {
 	// Ready is nil when pods can be attached; the error is shown to the node's administrator.
 	Ready() error
 	// SetPodCIDR takes the ranges given to this node; nothing to do is success.
 	SetPodCIDR(cidrs string) error
+	// Checked is how the last check of a sandbox's network went; false when there was none.
+	Checked(pod.ID) (pod.NetworkCheck, bool)
 }
 
 // Image is one local image under all its names.

@@ -73,7 +73,7 @@ func (s *runtimeService) PodSandboxStatus(_ context.Context, r *runtime.PodSandb
 	}
 	resp := &runtime.PodSandboxStatusResponse{Status: sandboxStatusOut(sb)}
 	if r.GetVerbose() {
-		resp.Info, err = sandboxInfo(sb, s.Layout)
+		resp.Info, err = s.sandboxInfo(sb)
 	}
 	return resp, err
 }

@@ -7,7 +7,6 @@ import (
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/podwright/podwright/cri-shim/internal/paths"
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
@@ -67,7 +66,8 @@ func networkOut(s pod.Sandbox) *runtime.PodSandboxNetworkStatus {
 }
 
 // sandboxInfo is for people and their tools: crictl inspectp shows it.
-func sandboxInfo(s pod.Sandbox, l paths.Layout) (map[string]string, error) {
+func (s *runtimeService) sandboxInfo(sb pod.Sandbox) (map[string]string, error) {
+	l := s.Layout
 	info := struct {
 		PID           int               `json:"pid"` // of the init; 0 when there is none
 		State         pod.State         `json:"state"`
@@ -78,15 +78,20 @@ func sandboxInfo(s pod.Sandbox, l paths.Layout) (map[string]string, error) {
 		BootID        string            `json:"bootID"`
 		CgroupParent  string            `json:"cgroupParent,omitempty"`
 		Network       pod.NetworkResult `json:"network"`
-		Overhead      *pod.Resources    `json:"overhead,omitempty"`
-		Resources     *pod.Resources    `json:"resources,omitempty"`
+		// NetworkCheck is null as long as no check was made.
+		NetworkCheck *pod.NetworkCheck `json:"networkCheck"`
+		Overhead     *pod.Resources    `json:"overhead,omitempty"`
+		Resources    *pod.Resources    `json:"resources,omitempty"`
 	}{
-		PID: s.InitPID, State: s.State, NamespacesDir: l.Namespaces(string(s.ID)), SharedDir: l.Shared(string(s.ID)),
-		RecordDir: l.Pod(string(s.ID)), BootID: s.BootID, CgroupParent: s.Config.CgroupParent, Network: s.Network,
-		Overhead: s.Overhead, Resources: s.Resources,
+		PID: sb.InitPID, State: sb.State, NamespacesDir: l.Namespaces(string(sb.ID)), SharedDir: l.Shared(string(sb.ID)),
+		RecordDir: l.Pod(string(sb.ID)), BootID: sb.BootID, CgroupParent: sb.Config.CgroupParent, Network: sb.Network,
+		Overhead: sb.Overhead, Resources: sb.Resources,
 	}
-	if !s.HostNetwork() {
+	if !sb.HostNetwork() {
 		info.NetNS = filepath.Join(info.NamespacesDir, "net")
+		if c, ok := s.Network.Checked(sb.ID); ok {
+			info.NetworkCheck = &c
+		}
 	}
 	return infoOut(info)
 }

@@ -252,3 +252,29 @@ func TestListPodSandbox(t *testing.T) {
 		t.Errorf("-want +got:\n%s %v", diff, err)
 	}
 }
+
+// TestPodSandboxStatusTellsOfTheNetwork: a network that is not as it was made is shown, and changes no state.
+func TestPodSandboxStatusTellsOfTheNetwork(t *testing.T) {
+	w := started(t)
+	w.pods.sandboxes = twoSandboxes()
+	status := func(id pod.ID) (runtime.PodSandboxState, *pod.NetworkCheck) {
+		got, err := w.PodSandboxStatus(t.Context(), &runtime.PodSandboxStatusRequest{PodSandboxId: string(id), Verbose: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		info := struct {
+			NetworkCheck *pod.NetworkCheck `json:"networkCheck"`
+		}{&pod.NetworkCheck{}}
+		if err := json.Unmarshal([]byte(got.GetInfo()["info"]), &info); err != nil {
+			t.Fatal(err)
+		}
+		return got.GetStatus().GetState(), info.NetworkCheck
+	}
+	if _, c := status(testID); c != nil {
+		t.Errorf("before the first check: %+v", c)
+	}
+	w.network.check = map[pod.ID]pod.NetworkCheck{testID: {Fault: "no route", Checks: 2, Failures: 1}}
+	if state, c := status(testID); state != runtime.PodSandboxState_SANDBOX_READY || c == nil || *c != w.network.check[testID] {
+		t.Errorf("got %v, %+v", state, c)
+	}
+}

@@ -122,6 +122,7 @@ func TestPodSandboxStats(t *testing.T) {
 // TestMetrics: every value has a descriptor, as many label values as keys, in the keys' order.
 func TestMetrics(t *testing.T) {
 	w := busyWorld(t)
+	w.network.check = map[pod.ID]pod.NetworkCheck{testID: {Checks: 31, Failures: 30}}
 	described, err := w.ListMetricDescriptors(t.Context(), &runtime.ListMetricDescriptorsRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +171,8 @@ func TestMetrics(t *testing.T) {
 		"container_spec_cpu_period " + c:                                                              100000,
 		"container_network_receive_bytes_total id=/pods/x container=POD interface=eth0":               1,
 		"container_network_receive_bytes_total id=/pods/x container=POD interface=net1":               21,
+		"cri_shim_network_checks_total id=/pods/x container=POD":                                      31,
+		"cri_shim_network_check_failures_total id=/pods/x container=POD":                              30,
 	} {
 		if got, ok := values[text]; !ok || got != want {
 			t.Errorf("%s = %d, %v, want %d", text, got, ok, want)

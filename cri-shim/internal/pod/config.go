@@ -202,6 +202,15 @@ type NetworkResult struct {
 	IPs []netip.Addr `json:"ips,omitempty"`
 }
 
+// NetworkCheck is what became of looking whether a sandbox's network is still as it was made.
+type NetworkCheck struct {
+	At       time.Time `json:"at"`              // of the last check
+	Since    time.Time `json:"since"`           // since when the result is the same
+	Fault    string    `json:"fault,omitempty"` // what is wrong; empty: nothing
+	Checks   uint64    `json:"checks"`
+	Failures uint64    `json:"failures"`
+}
+
 // Exit is the end of a container's first process.
 type Exit struct {
 	Code       int32     `json:"code"` // 0…255; 128+n when signal n ended it

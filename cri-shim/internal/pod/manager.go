@@ -154,6 +154,28 @@ func (m *Manager) Attachments() []Attachment {
 	return out
 }
 
+// Attached returns the sandboxes that are Ready and have a place in the network.
+func (m *Manager) Attached() []ID {
+	var out []ID
+	for _, s := range m.table.view.Load().sandboxes {
+		if s.attachedNow() {
+			out = append(out, s.ID)
+		}
+	}
+	return out
+}
+
+// Attachment returns the place of one of them; false when it is none any more.
+func (m *Manager) Attachment(id ID) (Attachment, bool) {
+	s, ok := m.table.sandbox(id)
+	if !ok || !s.attachedNow() {
+		return Attachment{}, false
+	}
+	return m.attachment(s), true
+}
+
+func (s Sandbox) attachedNow() bool { return s.State == Ready && s.Attached }
+
 func (s Sandbox) visible() bool   { return s.State != Creating }
 func (c Container) visible() bool { return c.State != Creating }
 

@@ -1,6 +1,10 @@
 package pod
 
-import "testing"
+import (
+	"context"
+	"slices"
+	"testing"
+)
 
 // TestMoves walks every pair of states against the table that a reader would write down.
 func TestMoves(t *testing.T) {
@@ -75,5 +79,49 @@ func TestDecideSandbox(t *testing.T) {
 		if got := decideSandbox(s, seen{"b", c.proc}); got != c.want {
 			t.Errorf("%+v: got %s, want %s", c, got, c.want)
 		}
+	}
+}
+
+// detachWatcher looks at a moment in which a network is given back.
+type detachWatcher struct {
+	Network
+	detaching func(ID)
+}
+
+func (d detachWatcher) Detach(ctx context.Context, a Attachment) error {
+	d.detaching(a.ID)
+	return d.Network.Detach(ctx, a)
+}
+
+// TestAttached: attached is who is Ready and has a network, until just before it is given back.
+func TestAttached(t *testing.T) {
+	m := newWorld().start(t)
+	watched := 0
+	m.Network = detachWatcher{m.Network, func(id ID) {
+		watched++
+		if _, ok := m.Attachment(id); ok || slices.Contains(m.Attached(), id) {
+			t.Error("attached while it is given back")
+		}
+	}}
+	hostNetwork := sandboxConfig("host", ModeContainer)
+	hostNetwork.Namespaces.Network = ModeNode
+	if _, err := m.RunSandbox(t.Context(), hostNetwork); err != nil {
+		t.Fatal(err)
+	}
+	id, err := m.RunSandbox(t.Context(), sandboxConfig("a", ModeContainer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Attached(); len(got) != 1 || got[0] != id {
+		t.Errorf("got %v, want %s alone", got, id)
+	}
+	if a, ok := m.Attachment(id); !ok || a.ID != id || a.NetNS == "" {
+		t.Errorf("got %+v, %v", a, ok)
+	}
+	if err := m.StopSandbox(t.Context(), string(id)); err != nil {
+		t.Fatal(err)
+	}
+	if watched != 1 || len(m.Attached()) != 0 {
+		t.Errorf("given back %d times, attached %v", watched, m.Attached())
 	}
 }

@@ -47,8 +47,9 @@ type Options struct {
 type Network struct {
 	Options
 	cni    *libcni.CNIConfig
-	busy   *semaphore.Weighted // ADD and DEL take one, GC takes everyone
+	busy   *semaphore.Weighted // ADD, DEL and CHECK take one, GC takes everyone
 	status statusCache
+	checks checks
 	// firstWait is how long the first question about a configuration waits for the plugins' answer.
 	// Later ones get the last answer at once.
 	firstWait time.Duration
@@ -63,7 +64,7 @@ func New(o Options) (*Network, error) {
 	if o.ConfDir == "" || len(o.BinDirs) == 0 || o.CacheDir == "" || o.UsersDir == "" || o.Logger == nil {
 		return nil, fmt.Errorf("pod network: a part is missing: %w", errdefs.ErrInvalidArgument)
 	}
-	n := &Network{Options: o, busy: semaphore.NewWeighted(everyone), status: statusCache{ask: make(chan *probe, 1)}, firstWait: firstWait}
+	n := &Network{Options: o, busy: semaphore.NewWeighted(everyone), status: statusCache{ask: make(chan *probe, 1)}, firstWait: firstWait, checks: newChecks()}
 	if err := os.MkdirAll(n.intents(), 0o700); err != nil {
 		return nil, fmt.Errorf("make the CNI cache: %w", err)
 	}
@@ -85,6 +86,11 @@ func (n *Network) Attach(ctx context.Context, a pod.Attachment) (pod.NetworkResu
 		return pod.NetworkResult{}, fmt.Errorf("wait for CNI GC: %w", err)
 	}
 	defer n.busy.Release(1)
+	done, err := n.checks.giveWay(ctx, a.ID)
+	if err != nil {
+		return pod.NetworkResult{}, err
+	}
+	defer done()
 	list, err := n.load()
 	if err != nil {
 		return pod.NetworkResult{}, err
@@ -132,6 +138,11 @@ func (n *Network) Detach(ctx context.Context, a pod.Attachment) error {
 		return fmt.Errorf("wait for CNI GC: %w", err)
 	}
 	defer n.busy.Release(1)
+	done, err := n.checks.giveWay(ctx, a.ID)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return n.detach(ctx, a)
 }
 

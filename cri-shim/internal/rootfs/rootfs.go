@@ -219,11 +219,14 @@ func (m *Maker) PrepareInit(_ context.Context, s pod.Sandbox) error {
 		return err
 	}
 	rootfs := m.opt.Layout.Rootfs(string(s.ID))
-	if err := errors.Join(makePrivate(filepath.Dir(rootfs), s), os.MkdirAll(filepath.Join(rootfs, "proc"), 0o755)); err != nil {
+	if err := errors.Join(makePrivate(filepath.Dir(rootfs), s), os.MkdirAll(rootfs, 0o755)); err != nil {
 		return fmt.Errorf("make the root of the init: %w", err)
 	}
-	uid, gid := s.Root()                         // makes the device nodes in dev
-	for _, dir := range []string{"dev", "sys"} { // the OCI runtime insists on them
+	if err := mountInitRoot(rootfs); err != nil {
+		return err
+	}
+	uid, gid := s.Root()                                 // makes the device nodes in dev
+	for _, dir := range []string{"dev", "sys", "proc"} { // the OCI runtime insists on them
 		path := filepath.Join(rootfs, dir)
 		if err := errors.Join(os.MkdirAll(path, 0o755), os.Chown(path, uid, gid)); err != nil {
 			return fmt.Errorf("make the root of the init: %w", err)
@@ -237,6 +240,18 @@ func (m *Maker) PrepareInit(_ context.Context, s pod.Sandbox) error {
 		return err
 	}
 	return writeSpec(m.opt.Layout.Bundle(string(s.ID)), spec)
+}
+
+// mountInitRoot mounts what holds the init's program and device nodes: nodes on a nodev mount cannot be opened, nor
+// can programs on a noexec one be run, and /run is both where an initramfs has mounted it.
+func mountInitRoot(rootfs string) error {
+	if err := unmount(rootfs); err != nil { // of an attempt before this one
+		return err
+	}
+	if err := unix.Mount("tmpfs", rootfs, "tmpfs", unix.MS_NOSUID, "mode=0755,size=64k"); err != nil {
+		return fmt.Errorf("mount the root of the init on %s: %w", rootfs, err)
+	}
+	return nil
 }
 
 // RemoveSandbox implements pod.Bundles.

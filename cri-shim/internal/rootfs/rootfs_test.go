@@ -38,6 +38,7 @@ func newHost(t *testing.T) *host {
 	nettest.RequireRoot(t)
 	base := t.TempDir()
 	h := &host{t: t, layout: paths.Layout{Root: base + "/root", State: base + "/state"}, layer: base + "/layer", parent: "/podwright-rootfs-" + filepath.Base(filepath.Dir(base))}
+	h.mountState()
 	facts, err := hostinfo.Collect()
 	if err != nil {
 		t.Fatal(err)
@@ -61,6 +62,20 @@ func newHost(t *testing.T) *host {
 	}
 	h.write("data/seed", "seed", 0o644)
 	return h
+}
+
+// mountState makes the state directory what /run is where an initramfs has mounted it.
+func (h *host) mountState() {
+	h.t.Helper()
+	err := os.Mkdir(h.layout.State, 0o711)
+	if err = errors.Join(err, unix.Mount("tmpfs", h.layout.State, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0711")); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		if err := unix.Unmount(h.layout.State, 0); err != nil {
+			h.t.Errorf("something is still mounted below the state directory: %v", err)
+		}
+	})
 }
 
 func (h *host) write(path, content string, mode os.FileMode) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,7 @@ func (b *bench) interrupted() error {
 const (
 	ourName     = "bridge-ipam"
 	ourPromised = "bridge-ipam, promise"
+	ourRouted   = "bridge-ipam, routed" // no bridge: a host route per pod
 )
 
 // contender is one implementation with its settings, on a node of its own.
@@ -57,14 +59,17 @@ type contender struct {
 	chain lab.Chain
 	extra lab.Conf // runtimeConfig of every attachment
 	count int
+	// beside says how many it already has, in sections that compare such nodes.
+	beside string
 }
 
 // what a section wants of the contenders.
 type wish struct {
 	hostPort bool
 	subnet   string
-	promise  bool // also ours under a runtime that promises to destroy the namespace after DEL
-	one      bool // of the reference only its default backend
+	promise  bool   // also ours under a runtime that promises to destroy the namespace after DEL
+	one      bool   // of the reference only its default backend
+	only     string // one contender, by name
 }
 
 // promise is the runtime capability of that name; cri-shim sets it.
@@ -78,6 +83,12 @@ func (b *bench) contenders(w wish) ([]*contender, error) {
 	}
 	if w.promise {
 		list = append(list, &contender{name: ourPromised})
+	}
+	if w.only == ourRouted {
+		list = append(list, &contender{name: ourRouted})
+	}
+	if w.only != "" {
+		list = slices.DeleteFunc(list, func(c *contender) bool { return c.name != w.only })
 	}
 	for _, c := range list {
 		n, err := lab.NewNode()
@@ -107,6 +118,11 @@ func (c *contender) configure(b *bench, w wish) {
 		conf["type"], c.chain.Dir = "bridge-ipam", b.bin
 		conf["capabilities"] = lab.Conf{"portMappings": true, promise: true}
 		c.extra[promise] = c.name == ourPromised
+		if c.name == ourRouted {
+			conf["mode"] = "routed"
+			delete(conf, "bridge")
+			delete(conf, "isGateway")
+		}
 		return
 	}
 	conf["ipMasqBackend"] = backend
