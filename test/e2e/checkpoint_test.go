@@ -36,11 +36,11 @@ type checkpointable struct {
 	containers []*runtime.ContainerConfig
 }
 
-func newCheckpointable(n *tester, name string) *checkpointable {
+func newCheckpointable(n *tester, name string, pid runtime.NamespaceMode) *checkpointable {
 	sandbox := podConfig(name)
 	sandbox.LogDirectory, sandbox.Hostname = n.Logs+"/"+name, name
 	sandbox.Linux = &runtime.LinuxPodSandboxConfig{SecurityContext: &runtime.LinuxSandboxSecurityContext{
-		NamespaceOptions: &runtime.NamespaceOption{Pid: runtime.NamespaceMode_CONTAINER},
+		NamespaceOptions: &runtime.NamespaceOption{Pid: pid},
 	}}
 	return &checkpointable{tester: n, cri: runtime.NewRuntimeServiceClient(n.dial()), sandbox: sandbox}
 }
@@ -49,7 +49,7 @@ func (c *checkpointable) add(name, script string, tty bool) {
 	cfg := containerConfig(name, image, "sh", "-c", script)
 	cfg.LogPath, cfg.Tty = name+".log", tty
 	cfg.Linux = &runtime.LinuxContainerConfig{SecurityContext: &runtime.LinuxContainerSecurityContext{
-		NamespaceOptions: &runtime.NamespaceOption{Pid: runtime.NamespaceMode_CONTAINER},
+		NamespaceOptions: c.sandbox.GetLinux().GetSecurityContext().GetNamespaceOptions(),
 	}}
 	c.containers = append(c.containers, cfg)
 }
@@ -127,16 +127,10 @@ func TestCheckpoints(t *testing.T) {
 		t.Skipf("this host makes no checkpoints (make test-vm runs a kernel that does): %v", err)
 	}
 	n := newNode(t)
-	p := newCheckpointable(n, "counting")
+	p := newCheckpointable(n, "counting", runtime.NamespaceMode_CONTAINER)
 	p.add("counter", counter, false)
 	p.add("terminal", "i=0; while :; do i=$((i+1)); echo $i > /new; mv /new /count; echo tick $i; sleep 1; done", true)
 	sandbox, ids := p.start()
-	t.Cleanup(func() {
-		for _, f := range []string{"counting/counter.log", "counting/terminal.log", "restored/counter.log", "restored/terminal.log"} {
-			data, _ := os.ReadFile(filepath.Join(n.Logs, f))
-			t.Logf("%s: %.600s", f, data)
-		}
-	})
 	p.counts(ids[0])
 	p.counts(ids[1])
 
@@ -216,6 +210,34 @@ func TestCheckpoints(t *testing.T) {
 	p.remove(resp.GetPodSandboxId())
 }
 
+// TestCheckpointOfSharedPIDs: processes keep their numbers, in a PID namespace that is there before them.
+func TestCheckpointOfSharedPIDs(t *testing.T) {
+	requireRoot(t)
+	if err := criuWorks(); err != nil {
+		t.Skipf("this host makes no checkpoints (make test-vm runs a kernel that does): %v", err)
+	}
+	n := newNode(t)
+	p := newCheckpointable(n, "shared", runtime.NamespaceMode_POD)
+	p.add("counter", "echo $$ > /pid; "+counter, false)
+	sandbox, ids := p.start()
+	p.counts(ids[0])
+	pid := n.exec(ids[0], "cat", "/pid")
+	dir := n.Base + "/checkpoint"
+	n.must(os.Mkdir(dir, 0o700))
+	_, err := p.cri.CheckpointPod(p.context(), &runtime.CheckpointPodRequest{PodSandboxId: sandbox, OutputPath: dir, ContainerIds: ids})
+	n.must(err)
+	p.remove(sandbox)
+	resp, err := p.cri.RestorePod(p.context(), p.request(dir, p.containers))
+	n.must(err)
+	id := resp.GetRestoredContainers()[0].GetContainerId()
+	n.crictl("start", id)
+	p.counts(id)
+	if line := n.exec(id, "cat", "/proc/"+pid+"/cmdline"); pid == "1" || !strings.Contains(line, "count") {
+		t.Errorf("process %s is %q", pid, line)
+	}
+	p.remove(resp.GetPodSandboxId())
+}
+
 func (c *checkpointable) request(dir string, containers []*runtime.ContainerConfig) *runtime.RestorePodRequest {
 	return &runtime.RestorePodRequest{CheckpointPath: dir, Config: c.sandbox, ContainerConfigs: containers}
 }
@@ -244,7 +266,7 @@ func TestCheckpointsRefused(t *testing.T) {
 		t.Skip("this host makes checkpoints: TestCheckpoints")
 	}
 	n := newNode(t)
-	p := newCheckpointable(n, "counting")
+	p := newCheckpointable(n, "counting", runtime.NamespaceMode_CONTAINER)
 	p.add("counter", counter, false)
 	sandbox, ids := p.start()
 	dir := n.Base + "/checkpoint"
