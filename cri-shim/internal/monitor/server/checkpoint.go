@@ -39,7 +39,7 @@ func (s *Server) Freeze(ctx context.Context, stream api.Monitor_FreezeServer) (e
 	ctx, cancel := context.WithTimeout(ctx, freezeLimit)
 	defer cancel()
 	var frozen []*container
-	defer func() { err = errors.Join(err, s.thaw(ctx, frozen)) }()
+	defer func() { err = toWire(errors.Join(err, s.thaw(ctx, frozen))) }() // no interceptor sees streams
 	for _, id := range r.Ids {
 		c, rt, err := s.find(ctx, id)
 		if err != nil {

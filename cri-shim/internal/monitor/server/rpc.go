@@ -37,12 +37,19 @@ func (s *Server) intercept(ctx context.Context, decode ttrpc.Unmarshaler, info *
 	if err == nil {
 		return resp, nil
 	}
+	return nil, toWire(err)
+}
+
+func toWire(err error) error {
+	if err == nil {
+		return nil
+	}
 	for _, m := range codeOf {
 		if errors.Is(err, m.class) {
-			return nil, status.Error(m.code, err.Error())
+			return status.Error(m.code, err.Error())
 		}
 	}
-	return nil, status.Error(codes.Internal, err.Error())
+	return status.Error(codes.Internal, err.Error())
 }
 
 // Info implements the protocol.
