@@ -38,11 +38,14 @@ type Config struct {
 
 	CDISpecDirs []string `toml:"cdi_spec_dirs" json:"cdiSpecDirs"`
 
+	EnableSELinux bool `toml:"enable_selinux" json:"enableSELinux"`
+
 	Log     LogConfig     `toml:"log" json:"log"`
 	CNI     CNIConfig     `toml:"cni" json:"cni"`
 	Image   ImageConfig   `toml:"image" json:"image"`
 	Stats   StatsConfig   `toml:"stats" json:"stats"`
 	Monitor MonitorConfig `toml:"monitor" json:"monitor"`
+	NRI     NRIConfig     `toml:"nri" json:"nri"`
 
 	Streaming StreamingConfig `toml:"streaming" json:"streaming"`
 }
@@ -120,6 +123,7 @@ func Default() Config {
 			RegistryConfigDir: "/etc/cri-shim/certs.d", MaxParallelDownloads: 3, ProgressTimeout: Duration(5 * time.Minute),
 		},
 		Stats: StatsConfig{Interval: Duration(10 * time.Second)},
+		NRI:   defaultNRI(),
 	}
 }
 
@@ -226,6 +230,7 @@ func (c Config) Validate() error {
 		v.bad("stats.interval", i.String(), "1s to 1h")
 	}
 	v.absoluteOrEmpty("monitor.path", c.Monitor.Path)
+	c.NRI.validate(&v)
 	c.Streaming.validate(&v)
 	return errors.Join(v.faults...)
 }

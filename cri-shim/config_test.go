@@ -35,7 +35,7 @@ func keys(t reflect.Type, prefix string) []string {
 		f := t.Field(i)
 		key := f.Tag.Get("toml")
 		if f.Type.Kind() == reflect.Struct {
-			out = append(append(out, "["+key+"]"), keys(f.Type, key+".")...)
+			out = append(append(out, "["+prefix+key+"]"), keys(f.Type, key+".")...)
 			continue
 		}
 		if f.Type.Kind() == reflect.Map {
@@ -97,6 +97,9 @@ func TestParseRefuses(t *testing.T) {
 		{"half of TLS", "[streaming]\ntls_cert = \"/c\"\n", "streaming.tls_key"},
 		{"relative certificate", "[streaming]\ntls_cert = \"c\"\ntls_key = \"/k\"\n", "streaming.tls_cert"},
 		{"idle", "[streaming]\nidle_timeout = \"0s\"\n", "1s or more"},
+		{"NRI socket", "[nri]\nsocket_path = \"nri.sock\"\n", "nri.socket_path"},
+		{"NRI request", "[nri]\nplugin_request_timeout = \"2m\"\n", "nri.plugin_request_timeout = \"2m0s\": want 10ms to 1m"},
+		{"NRI validator", "[nri.default_validator]\nreject_all = true\n", "reject_all"},
 		{"stats too often", "[stats]\ninterval = \"100ms\"\n", `stats.interval = "100ms": want 1s to 1h`},
 		{"stats too seldom", "[stats]\ninterval = \"2h\"\n", "stats.interval"},
 		{"check too often", "[cni]\ncheck_interval = \"10ms\"\n", `cni.check_interval = "10ms": want 1s to 24h, or 0s for never`},

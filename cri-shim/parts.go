@@ -21,6 +21,7 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/criserver"
 	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
 	"github.com/podwright/podwright/cri-shim/internal/monitor/client"
+	"github.com/podwright/podwright/cri-shim/internal/nri"
 	"github.com/podwright/podwright/cri-shim/internal/paths"
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 	"github.com/podwright/podwright/cri-shim/internal/podnet"
@@ -46,13 +47,15 @@ type parts struct {
 	images   *images
 	network  *podnet.Network
 	pods     *pod.Manager
+	nri      *nri.Plugins  // nil: disabled
+	ready    chan struct{} // closed when calls may be answered
 	stats    *stats.Collector
 	streams  *stream.Server
 	server   *criserver.Server
 }
 
 func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (_ *parts, err error) {
-	p := &parts{config: cfg, logger: o.Logger}
+	p := &parts{config: cfg, logger: o.Logger, ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
@@ -76,7 +79,7 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 	if p.images, err = newImages(ctx, cfg.Image, layout, o.Logger); err != nil {
 		return nil, err
 	}
-	if p.pods, err = p.newManager(ctx, facts, layout); err != nil {
+	if p.pods, err = p.newManager(ctx, o.Version, facts, layout); err != nil {
 		return nil, err
 	}
 	if p.stats, err = p.newStats(layout); err != nil {
@@ -178,23 +181,33 @@ func networkOptions(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) pod
 	}
 }
 
-func (p *parts) newManager(ctx context.Context, f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {
+func (p *parts) newManager(ctx context.Context, version string, f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {
+	if p.config.EnableSELinux && !f.SELinux {
+		p.logger.Warn("enable_selinux: this host has no SELinux, nothing is labelled")
+	}
 	records, err := store.New(layout)
 	if err != nil {
 		return nil, err
 	}
 	maker, err := rootfs.New(rootfs.Options{
 		Layout: layout, Facts: f, Cgroups: p.cgroups, MakeMissingSources: p.config.CreateMissingMountSources,
-		Devices: cdi.Dirs(p.config.CDISpecDirs),
+		Devices: cdi.Dirs(p.config.CDISpecDirs), SELinux: p.config.EnableSELinux && f.SELinux,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return pod.New(pod.Deps{
+	deps := pod.Deps{
 		Store: records, Images: p.images.store, Network: p.network, Pinner: podns.New(layout), Bundles: maker, Runtime: p.monitor,
 		Checkpoints: p.newCheckpoints(ctx, layout),
 		Layout:      layout, BootID: f.BootID, Logger: p.logger, Now: time.Now,
-	})
+	}
+	if p.nri, err = newNRI(p.config, version, f, p.cgroups, maker, layout, p.logger); err != nil {
+		return nil, err
+	}
+	if p.nri != nil {
+		deps.Plugins = p.nri
+	}
+	return pod.New(deps)
 }
 
 func (p *parts) newCheckpoints(ctx context.Context, layout paths.Layout) *checkpoint.Checkpoints {
@@ -222,7 +235,12 @@ func (p *parts) handlers(ctx context.Context, f hostinfo.Facts, layout paths.Lay
 	mapFault := podns.SupportsIDMap(layout.Images())
 	for _, name := range slices.Sorted(maps.Keys(p.runtimes)) { // "" is the first
 		can := askRuntime(ctx, p.runtimes[name])
-		h := criserver.Handler{Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && can.recursiveReadOnly}
+		h := criserver.Handler{
+			Name: name, RecursiveReadOnly: f.KernelAtLeast(5, 12) && can.recursiveReadOnly, Warning: runtimeWarning(ctx, p.runtimes[name]),
+		}
+		if h.Warning != "" {
+			p.logger.Warn("OCI runtime", "handler", name, "warning", h.Warning)
+		}
 		switch {
 		case !can.idMap:
 			h.LacksUserNamespaces = p.runtimes[name] + " makes no ID-mapped mounts (runc can from version 1.2 on)"
@@ -240,7 +258,7 @@ func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layo
 	return criserver.New(criserver.Deps{
 		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network, Streams: p.streams,
 		Resources: p.pods, Stats: p.stats, Events: p.pods, Checkpoints: p.pods,
-		Healthy: p.health.last, Ready: p.pods.Recovered(),
+		Healthy: p.health.last, Ready: p.ready,
 		Layout: layout, Handlers: p.handlers(ctx, f, layout), SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
 		Config: struct {
 			StateDir     string            `json:"stateDir"`

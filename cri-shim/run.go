@@ -79,7 +79,7 @@ func (p *parts) run(ctx context.Context, l net.Listener, ready func()) error {
 	})
 	g.Go(func() error {
 		select {
-		case <-p.pods.Recovered():
+		case <-p.ready:
 			p.recovered(working, ready)
 			if interval := time.Duration(p.config.CNI.CheckInterval); interval > 0 {
 				return p.network.Check(working, interval, p.pods)
@@ -88,7 +88,24 @@ func (p *parts) run(ctx context.Context, l net.Listener, ready func()) error {
 		}
 		return nil
 	})
+	g.Go(func() error {
+		select {
+		case <-p.pods.Recovered():
+			return p.plugins(working)
+		case <-working.Done():
+			return nil
+		}
+	})
 	return g.Wait()
+}
+
+// plugins runs NRI. Calls are answered once the plugins are there that are to see every pod.
+func (p *parts) plugins(ctx context.Context) error {
+	if p.nri == nil {
+		close(p.ready)
+		return nil
+	}
+	return p.nri.Run(ctx, p.pods, func() { close(p.ready) })
 }
 
 // recovered does what comes after the records were read.

@@ -48,6 +48,7 @@ func testConfig(t testing.TB) Config {
 	cfg.Root, cfg.State = filepath.Join(dir, "root"), filepath.Join(dir, "state")
 	cfg.CNI.ConfDir, cfg.CgroupParent = filepath.Join(dir, "cni"), "/cri-shim-test-"+strconv.Itoa(os.Getpid())
 	cfg.CgroupDriver = "cgroupfs"
+	cfg.NRI.SocketPath, cfg.NRI.PluginPath = filepath.Join(dir, "nri.sock"), filepath.Join(dir, "nri")
 	cfg.Monitor.Path = filepath.Join(dir, "cri-monitor")
 	if out, err := exec.Command("go", "build", "-o", cfg.Monitor.Path, "../cmd/cri-monitor").CombinedOutput(); err != nil {
 		t.Fatalf("build cri-monitor: %v: %s", err, out)

@@ -206,7 +206,7 @@ func TestUpdateForReal(t *testing.T) {
 		}
 	}
 	sb, err := f.PodSandboxStatus(t.Context(), &runtime.PodSandboxStatusRequest{PodSandboxId: sandbox, Verbose: true})
-	if err != nil || !strings.Contains(sb.GetInfo()["info"], `"cpuShares":700`) {
+	if err != nil || !strings.Contains(sb.GetInfo()["info"], `"resources":{"linux":{"cpu_shares":700}}`) {
 		t.Errorf("got %v, %v", sb.GetInfo(), err)
 	}
 	f.removeAll(sandbox)

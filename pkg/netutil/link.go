@@ -2,6 +2,7 @@ package netutil
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 
@@ -151,6 +152,29 @@ type Change struct {
 	Alias    string
 	MAC      net.HardwareAddr // also pins a bridge's MAC, when it is the one that it has
 	Master   int              // index of a bridge; see NoMaster
+	AddrGen  AddrGen
+}
+
+// AddrGen is how a link comes to its link-local IPv6 address when it is brought up. The setting of that name below
+// /proc/sys does the same, but reading and writing it spins as long as another process changes links: the kernel
+// only tries its lock, and has the caller start again (addrconf_sysctl_addr_gen_mode).
+type AddrGen uint8
+
+// The values of in6_addr_gen_mode that are in use here.
+const (
+	AddrGenKeep  AddrGen = iota // what it is
+	AddrGenEUI64                // from the MAC
+	AddrGenNone                 // no address
+)
+
+// attribute is nil for AddrGenKeep.
+func (g AddrGen) attribute() *nl.RtAttr {
+	if g == AddrGenKeep {
+		return nil
+	}
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, []byte{byte(g - AddrGenEUI64)})
+	return spec
 }
 
 // NoMaster as Change.Master takes a link out of its bridge.
@@ -176,7 +200,15 @@ func (h *Handle) SetLink(index int, c Change) error {
 	if c.Master != 0 {
 		data = append(data, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(max(c.Master, 0)))))
 	}
-	if _, err := h.request(unix.RTM_SETLINK, unix.NLM_F_ACK, data...); err != nil {
+	if spec := c.AddrGen.attribute(); spec != nil {
+		data = append(data, spec)
+	}
+	_, err := h.request(unix.RTM_SETLINK, unix.NLM_F_ACK, data...)
+	if c.AddrGen != AddrGenKeep && errors.Is(err, unix.EAFNOSUPPORT) { // a kernel or a link without IPv6
+		c.AddrGen = AddrGenKeep
+		return h.SetLink(index, c)
+	}
+	if err != nil {
 		return fmt.Errorf("change link number %d: %w", index, err)
 	}
 	return nil

@@ -113,10 +113,10 @@ func checkStatusGuard(s *lease.Store, network string) error {
 	return restoreGuard(store, network)
 }
 
-// guardSettings: where the link-local address is checked, it has to be the one that follows from the MAC.
-func (a *adding) guardSettings() []netutil.Sysctl {
+// guardLinkLocal: where the link-local address is checked, it has to be the one that follows from the MAC.
+func (a *adding) guardLinkLocal(link int) error {
 	if !a.conf.CheckAddrs {
 		return nil
 	}
-	return []netutil.Sysctl{{Key: "ipv6/conf/" + a.env.ifName + "/addr_gen_mode", Value: "0", Optional: true}}
+	return a.pod.SetLink(link, netutil.Change{AddrGen: netutil.AddrGenEUI64})
 }

@@ -110,7 +110,7 @@ func (a *adding) routerSettings() []netutil.Sysctl {
 
 // podSettings are those of the pod's interface that depend on keys.
 func (a *adding) podSettings() []netutil.Sysctl {
-	return slices.Concat(a.announceSettings(), a.dadSettings(), a.guardSettings(), a.routerSettings())
+	return slices.Concat(a.announceSettings(), a.dadSettings(), a.routerSettings())
 }
 
 // addPodAddr gives the pod one address.

@@ -194,11 +194,11 @@ func (a *adding) configurePod() error {
 	if err := a.pod.SetSysctls(settings...); err != nil {
 		return err
 	}
-	if a.conf.LinkDown {
-		return nil
-	}
 	link, err := a.pod.Index(name)
 	if err != nil {
+		return err
+	}
+	if err := a.guardLinkLocal(link); err != nil || a.conf.LinkDown {
 		return err
 	}
 	if err := a.pod.SetLink(link, netutil.Change{Up: true}); err != nil {
@@ -264,10 +264,15 @@ func kernelRoute(r *types.Route, defaultVia func(v6 bool) netip.Addr) (netutil.R
 // prepareHostLink: the host end is a port and nothing else, without an address of its own.
 func (a *adding) prepareHostLink() error {
 	name := a.lease.HostLink
-	err := a.host.SetSysctls(
-		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true},
-		netutil.Sysctl{Key: "ipv6/conf/" + name + "/addr_gen_mode", Value: "1", Optional: true}, // none
-	)
+	link, err := a.host.Index(name)
+	if err != nil {
+		return err
+	}
+	// Before it comes up, and so in a message of its own: the kernel takes this attribute after the flags.
+	if err := a.host.SetLink(link, netutil.Change{AddrGen: netutil.AddrGenNone}); err != nil {
+		return err
+	}
+	err = a.host.SetSysctls(netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true})
 	if err != nil {
 		return err
 	}

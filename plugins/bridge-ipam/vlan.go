@@ -108,7 +108,10 @@ func (a *adding) makeVLANGateway() (netutil.Link, error) {
 		return port, errors.Join(made, err)
 	}
 	// Crash here: the next ADD goes on, and GC finds the port by its alias or as one of the bridge's.
-	if err := a.host.SetLink(port.Index, netutil.Change{Alias: gatewayAlias(name), Master: a.bridge.Index}); err != nil {
+	err = a.host.SetLink(port.Index, netutil.Change{
+		Alias: gatewayAlias(name), Master: a.bridge.Index, AddrGen: netutil.AddrGenNone,
+	})
+	if err != nil {
 		return port, err
 	}
 	only := netconf.VLANs{Native: a.conf.VLANs.Native, PreserveDefault: a.conf.VLANs.PreserveDefault}
@@ -116,7 +119,6 @@ func (a *adding) makeVLANGateway() (netutil.Link, error) {
 		return port, err
 	}
 	err = a.host.SetSysctls(
-		netutil.Sysctl{Key: "ipv6/conf/" + port.Name + "/addr_gen_mode", Value: "1", Optional: true}, // none
 		netutil.Sysctl{Key: "ipv6/conf/" + port.Name + "/accept_ra", Value: "0", Optional: true},
 		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true},
 		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_dad", Value: "0", Optional: true},

@@ -16,6 +16,7 @@ func TestKillShim(t *testing.T) {
 	p := n.pod("crash")
 	counting := n.run(p, "crash", "counting", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
 	ending := n.run(p, "crash", "ending", "sleep 1; exit 42", "")
+	before := n.written(counting)
 	n.must(n.Kill())
 	time.Sleep(1500 * time.Millisecond)
 	n.must(n.Start())
@@ -29,7 +30,13 @@ func TestKillShim(t *testing.T) {
 		t.Errorf("pods: %q, want %q", got, p)
 	}
 	n.crictl("stop", "-t", "0", counting)
-	n.noGap(counting, 150)
+	n.noGap(counting, before+20)
+}
+
+// written counts the lines of a counting container's log.
+func (n *tester) written(id string) int {
+	n.t.Helper()
+	return len(strings.Fields(text(n.t, n.container(id).Status.LogPath, "stdout")))
 }
 
 // noGap looks for a gap in what a counting container wrote, and for at least so many lines.
@@ -53,6 +60,7 @@ func TestKillMonitor(t *testing.T) {
 	p := n.pod("monitor")
 	counting := n.run(p, "monitor", "counting", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
 	ending := n.run(p, "monitor", "ending", "sleep 1; exit 42", "")
+	before := n.written(counting)
 	for range 3 {
 		time.Sleep(200 * time.Millisecond)
 		n.eventually(func() bool { return n.KillMonitor() == nil }) // the next one may not be there yet
@@ -73,7 +81,7 @@ func TestKillMonitor(t *testing.T) {
 	if c := n.container(counting); c.Status.State != "CONTAINER_EXITED" || !slices.Contains(codes, c.Status.ExitCode) {
 		t.Errorf("stopped: %+v", c.Status)
 	}
-	n.noGap(counting, 80)
+	n.noGap(counting, before+20)
 	n.crictl("rm", counting)
 	n.crictl("rmp", "-f", p)
 }
@@ -95,6 +103,7 @@ func TestKillBoth(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("both")
 	id := n.run(p, "both", "main", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
+	before := n.written(id)
 	n.must(n.Kill())
 	n.must(n.KillMonitor())
 	time.Sleep(300 * time.Millisecond)
@@ -104,7 +113,7 @@ func TestKillBoth(t *testing.T) {
 	}
 	time.Sleep(500 * time.Millisecond)
 	n.crictl("stop", "-t", "0", id)
-	n.noGap(id, 60)
+	n.noGap(id, before+20)
 }
 
 // gate is a program that stands before another one and waits at a point for permission to go on.

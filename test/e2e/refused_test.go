@@ -21,7 +21,9 @@ import (
 // dial speaks the CRI directly: crictl would not send what these tests send.
 func (n *tester) dial() *grpc.ClientConn {
 	n.t.Helper()
-	conn, err := grpc.NewClient("unix://"+n.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	const most = 16 << 20 // as a kubelet reads
+	conn, err := grpc.NewClient("unix://"+n.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(most)))
 	n.must(err)
 	n.t.Cleanup(func() { _ = conn.Close() })
 	return conn

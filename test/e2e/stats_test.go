@@ -139,9 +139,15 @@ func TestPodStats(t *testing.T) {
 		t.Errorf("descriptors: %.400s", described)
 	}
 	n.crictl("rmp", "-f", p)
+	n.removeCgroup(path)
+}
+
+// removeCgroup removes a pod's own cgroup, as the kubelet does, whose it is.
+func (n *tester) removeCgroup(path string) {
+	n.t.Helper()
 	for _, pattern := range []string{"/sys/fs/cgroup/*" + path, "/sys/fs/cgroup" + path} {
 		dirs, _ := filepath.Glob(pattern)
-		for _, dir := range dirs { // as the kubelet does, whose cgroup it is
+		for _, dir := range dirs {
 			n.must(os.Remove(dir))
 		}
 	}

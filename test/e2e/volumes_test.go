@@ -84,6 +84,35 @@ func TestUserNamespace(t *testing.T) {
 	}
 }
 
+// TestUserNamespaceWithHostNetwork runs a pod whose root is nobody on the host, in the host's network.
+func TestUserNamespaceWithHostNetwork(t *testing.T) {
+	n := prepareNode(t)
+	n.must(n.AddHandler("newest", filepath.Join(programs.Tools, "runc")))
+	n.must(n.Start())
+	n.crictl("pull", image)
+	const mapping = `[{"container_id": 0, "host_id": 200000, "length": 65536}]`
+	for _, share := range []bool{false, true} {
+		name := fmt.Sprintf("mapped-%t", share)
+		config := strings.NewReplacer(`"network": 0`, `"network": 2`, `"ipc": 0`, `"ipc": 0, "userns_options": {"mode": 0, "uids": `+mapping+`, "gids": `+mapping+`}`,
+			`"hostname": "`+name+`",`, "").Replace(n.PodJSON(name, share))
+		file, err := n.File("pod-"+name+".json", config)
+		n.must(err)
+		p := n.crictl("runp", "--runtime", "newest", file)
+		checkMapped(t, n, p, name, mapping)
+		id := n.run(p, name, "second", "sleep 1000", "")
+		host, err := os.Readlink("/proc/self/ns/net")
+		n.must(err)
+		if got := n.exec(id, "readlink", "/proc/self/ns/net"); got != host {
+			t.Errorf("its network is %s, the host's is %s", got, host)
+		}
+		// The host's /sys, and nothing in it can be changed: neither by a file nor by a mount below. With cgroup v1,
+		// the OCI runtime mounts a tmpfs of the pod's root for the hierarchies.
+		if got := n.exec(id, "sh", "-c", "test -e /sys/class/net/lo && echo seen; awk '$5 ~ \"^/sys\" && $6 !~ \"^ro\" && !/uid=200000/ {print $5}' /proc/self/mountinfo"); got != "seen" {
+			t.Errorf("in /sys: %s", got)
+		}
+	}
+}
+
 func checkMapped(t *testing.T, n *tester, p, name, mapping string) {
 	volume := t.TempDir()
 	n.must(os.Chmod(filepath.Dir(volume), 0o711))

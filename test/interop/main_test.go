@@ -26,26 +26,10 @@ const image = "podwright.test/busybox:latest"
 var root string
 
 func TestMain(m *testing.M) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			fmt.Fprintln(os.Stderr, "needs root, and CI must not skip it")
-			os.Exit(1)
-		}
-		fmt.Println("needs root: skipped")
-		return
-	}
-	code, done, err := isolate.Reexec()
-	if err == nil && !done {
+	isolate.Main(m, func() (err error) {
 		root, err = filepath.Abs("../..")
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "interop:", err)
-		os.Exit(1)
-	}
-	if done {
-		os.Exit(code)
-	}
-	os.Exit(m.Run())
+		return err
+	})
 }
 
 // world is a containerd whose pods get their network from bridge-ipam, and a host on the LAN outside.

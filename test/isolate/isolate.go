@@ -13,6 +13,31 @@ import (
 // inside marks the program that has been moved.
 const inside = "PODWRIGHT_ISOLATED"
 
+// Main is the main function of tests that need root, and run in new namespaces: for a user they are skipped, but not in
+// CI. prepare runs before them.
+func Main(m interface{ Run() int }, prepare func() error) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			fmt.Fprintln(os.Stderr, "needs root, and CI must not skip it")
+			os.Exit(1)
+		}
+		fmt.Println("needs root: skipped")
+		return
+	}
+	code, done, err := Reexec()
+	if err == nil && !done {
+		err = prepare()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if done {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
 // Reexec runs the program again in new namespaces and returns its exit code and true, or false in the program that has been
 // moved, where lo is up by then. It needs root.
 func Reexec() (code int, done bool, err error) {

@@ -23,28 +23,12 @@ const image = "podwright.test/busybox:latest"
 var root string
 
 func TestMain(m *testing.M) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			fmt.Fprintln(os.Stderr, "needs root, and CI must not skip it")
-			os.Exit(1)
-		}
-		fmt.Println("needs root: skipped")
-		return
-	}
-	code, done, err := isolate.Reexec()
-	if err == nil && !done {
+	isolate.Main(m, func() (err error) {
+		flag.Parse()
+		_ = flag.Set("test.parallel", "100") // pods share one kubelet, and their tests mostly wait
 		root, err = filepath.Abs("../..")
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "kubelet:", err)
-		os.Exit(1)
-	}
-	if done {
-		os.Exit(code)
-	}
-	flag.Parse()
-	_ = flag.Set("test.parallel", "100") // pods share one kubelet, and their tests mostly wait
-	os.Exit(m.Run())
+		return err
+	})
 }
 
 // world is a cri-shim and a kubelet over it.

@@ -32,6 +32,7 @@ type Programs struct {
 // Node is one running cri-shim.
 type Node struct {
 	Base, Root, State, Socket, Logs, Hosts, NetDir string
+	NRISocket, NRIPlugins                          string
 	Bridge, CgroupParent, Subnet                   string
 
 	driver   string // of cgroups
@@ -73,7 +74,7 @@ func New(p Programs) (*Node, error) {
 	_, _ = rand.Read(r[:]) // never fails (crypto/rand)
 	n := &Node{
 		Base: base, Root: base + "/root", State: base + "/state", Socket: base + "/cri.sock", Logs: base + "/logs",
-		Hosts: base + "/hosts", NetDir: base + "/net.d", programs: p, binDir: p.Bin,
+		Hosts: base + "/hosts", NetDir: base + "/net.d", NRISocket: base + "/nri.sock", NRIPlugins: base + "/nri", programs: p, binDir: p.Bin,
 		Bridge: fmt.Sprintf("pw%x", r), CgroupParent: "/" + filepath.Base(base), driver: cmp.Or(os.Getenv(DriverVariable), "cgroupfs"),
 		Subnet: fmt.Sprintf("10.%d.%d", 100+int(r[0])%100, r[1]),
 	}
@@ -92,7 +93,8 @@ func New(p Programs) (*Node, error) {
 		return n, err
 	}
 	for path, content := range map[string]string{
-		base + "/config.toml":      fmt.Sprintf("cgroup_driver = %q\ncgroup_parent = %q\n", n.driver, n.CgroupParent),
+		base + "/config.toml": fmt.Sprintf("cgroup_driver = %q\ncgroup_parent = %q\n[nri]\nsocket_path = %q\nplugin_path = %q\nplugin_config_path = %q\n",
+			n.driver, n.CgroupParent, n.NRISocket, n.NRIPlugins, n.NRIPlugins+"/conf"),
 		n.NetDir + "/10.conflist":  n.conflist(),
 		base + "/crictl-pull.yaml": "",
 	} {

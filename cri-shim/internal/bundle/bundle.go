@@ -73,9 +73,11 @@ type Input struct {
 	Rules     []specs.LinuxDeviceCgroup
 	Seccomp   *specs.LinuxSeccomp // a localhost profile that was read, else nil
 	AppArmor  string              // a profile that is loaded, "" for none
-	Facts     hostinfo.Facts
-	Layout    paths.Layout
-	Cgroups   Cgroups
+	// ProcessLabel and MountLabel are SELinux contexts; "" for none.
+	ProcessLabel, MountLabel string
+	Facts                    hostinfo.Facts
+	Layout                   paths.Layout
+	Cgroups                  Cgroups
 }
 
 // Spec returns the configuration of a container. What contradicts itself in the request, or cannot be had on
@@ -161,8 +163,9 @@ func confine(spec *specs.Spec, in Input) error {
 		}
 	}
 	spec.Process.ApparmorProfile = in.AppArmor
-	if l := c.Security.SELinux; l != (pod.SELinuxLabel{}) && in.Facts.SELinux {
-		return fmt.Errorf("selinux_options: labels are not applied yet, and this host enforces them: %w", errdefs.ErrNotImplemented)
+	spec.Process.SelinuxLabel, spec.Linux.MountLabel = in.ProcessLabel, in.MountLabel
+	if l := c.Security.SELinux; l != (pod.SELinuxLabel{}) && in.Facts.SELinux && in.MountLabel == "" {
+		return fmt.Errorf("selinux_options: this host has SELinux, and enable_selinux is false: %w", errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

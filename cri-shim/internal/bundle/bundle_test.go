@@ -165,6 +165,26 @@ func TestUserNamespace(t *testing.T) {
 	}
 }
 
+// TestUserNamespaceWithHostNetwork: the kernel lets the pod's root mount no sysfs of the host's network.
+func TestUserNamespaceWithHostNetwork(t *testing.T) {
+	ids := pod.IDMapping{HostID: 1000, Length: 100}
+	both := spec(t, func(in *Input) {
+		in.Sandbox.Config.Namespaces.User, in.Sandbox.Config.Namespaces.Network = &pod.UserNamespace{UID: ids, GID: ids}, pod.ModeNode
+		in.Container.Config.Privileged, in.Sandbox.Config.Privileged = true, true
+	})
+	if m := find(t, both, "/sys"); m.Type != "bind" || m.Source != "/sys" || !slices.Contains(m.Options, "rro") || !slices.Contains(m.Options, "rbind") {
+		t.Errorf("got %+v", m)
+	}
+	for _, n := range both.Linux.Namespaces {
+		if n.Type == specs.NetworkNamespace || n.Type == specs.UTSNamespace {
+			t.Errorf("it has a %s namespace", n.Type)
+		}
+	}
+	if m := find(t, spec(t, func(in *Input) { in.Sandbox.Config.Namespaces.Network = pod.ModeNode }), "/sys"); m.Type != "sysfs" {
+		t.Errorf("without a user namespace: %+v", m)
+	}
+}
+
 func TestPrimaryGroupIsSupplementalToo(t *testing.T) {
 	s := spec(t, func(in *Input) { in.User = User{UID: 1, GID: 2, Groups: []uint32{3, 2}} })
 	if got := s.Process.User.AdditionalGids; !slices.Equal(got, []uint32{2, 3}) {
@@ -190,5 +210,21 @@ func TestCgroupPath(t *testing.T) {
 		if got != c.want || (c.want == "") != errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%+v %q: got %q, %v", c.cg, c.parent, got, err)
 		}
+	}
+}
+
+func TestSELinux(t *testing.T) {
+	s := spec(t, func(in *Input) { in.ProcessLabel, in.MountLabel = "p", "m" })
+	if s.Process.SelinuxLabel != "p" || s.Linux.MountLabel != "m" {
+		t.Errorf("got %q and %q", s.Process.SelinuxLabel, s.Linux.MountLabel)
+	}
+	in := input()
+	in.Container.Config.Security.SELinux.Type = "t"
+	if _, err := Spec(in); err != nil {
+		t.Errorf("on a host without SELinux: %v", err)
+	}
+	in.Facts.SELinux = true
+	if _, err := Spec(in); !errors.Is(err, errdefs.ErrFailedPrecondition) || !strings.Contains(err.Error(), "enable_selinux") {
+		t.Errorf("where it is not enabled: %v", err)
 	}
 }

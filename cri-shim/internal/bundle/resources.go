@@ -31,7 +31,7 @@ func limits(r pod.Resources, f hostinfo.Facts) *specs.LinuxResources {
 		}
 	}
 	if f.CgroupV2 {
-		out.Unified = r.Unified
+		out.Unified = maps.Clone(r.Unified)
 	}
 	return out
 }

@@ -7,11 +7,18 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
-// SetLimits replaces the limits in a configuration. The devices stay: they are no limit.
+// SetLimits replaces the limits in a configuration. Devices stay, which are no limit, and so does what only plugins
+// can have set.
 func SetLimits(spec *specs.Spec, r pod.Resources, f hostinfo.Facts) {
-	devices := spec.Linux.Resources.Devices
-	spec.Linux.Resources = limits(r, f)
-	spec.Linux.Resources.Devices = devices
+	was, now := spec.Linux.Resources, limits(r, f)
+	now.Devices, now.Pids, now.BlockIO, now.Network, now.Rdma = was.Devices, was.Pids, was.BlockIO, was.Network, was.Rdma
+	if was.CPU != nil && (was.CPU.RealtimePeriod != nil || was.CPU.RealtimeRuntime != nil) {
+		if now.CPU == nil {
+			now.CPU = &specs.LinuxCPU{}
+		}
+		now.CPU.RealtimePeriod, now.CPU.RealtimeRuntime = was.CPU.RealtimePeriod, was.CPU.RealtimeRuntime
+	}
+	spec.Linux.Resources = now
 	spec.Process.OOMScoreAdj = oomScoreAdj(r.OOMScoreAdj, f)
 }
 

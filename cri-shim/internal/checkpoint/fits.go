@@ -30,6 +30,7 @@ func fits(was, now *specs.Spec) error {
 		{"capabilities", a.Capabilities, b.Capabilities},
 		{"no_new_privs", a.NoNewPrivileges, b.NoNewPrivileges},
 		{"apparmor", a.ApparmorProfile, b.ApparmorProfile},
+		{"selinux", a.SelinuxLabel, b.SelinuxLabel},
 		{"readonly_rootfs", was.Root.Readonly, now.Root.Readonly},
 		{"mounts", mountsOf(was), mountsOf(now)},
 		{"devices", devicesOf(was), devicesOf(now)},

@@ -70,30 +70,37 @@ func (s *runtimeService) RemoveContainer(ctx context.Context, r *runtime.RemoveC
 // ListContainers shows the containers that pass the filter.
 func (s *runtimeService) ListContainers(_ context.Context, r *runtime.ListContainersRequest) (*runtime.ListContainersResponse, error) {
 	filter := r.GetFilter()
+	resp := &runtime.ListContainersResponse{}
+	for _, c := range s.filtered(filter.GetId(), filter.GetPodSandboxId(), filter.GetLabelSelector()) {
+		if filter.GetState() == nil || filter.GetState().GetState() == containerStateOut(c) {
+			resp.Containers = append(resp.Containers, containerItemOut(c))
+		}
+	}
+	return resp, nil
+}
+
+// filtered returns the containers that pass a filter, whose ids may be the beginning of one, and whose empty parts
+// let all pass.
+func (s *runtimeService) filtered(id, sandbox string, labels map[string]string) []pod.Container {
 	candidates := s.View.Containers()
-	if id := filter.GetId(); id != "" {
+	if id != "" {
 		candidates = nil
 		if one, err := s.container(id); err == nil {
 			candidates = []pod.Container{one}
 		}
 	}
-	sandbox := filter.GetPodSandboxId()
 	if sandbox != "" {
 		if sb, err := s.sandbox(sandbox); err == nil {
-			sandbox = string(sb.ID) // it was the beginning of an id
+			sandbox = string(sb.ID)
 		}
 	}
-	resp := &runtime.ListContainersResponse{}
+	var out []pod.Container
 	for _, c := range candidates {
-		switch {
-		case sandbox != "" && string(c.SandboxID) != sandbox:
-		case filter.GetState() != nil && filter.GetState().GetState() != containerStateOut(c):
-		case !hasLabels(c.Config.Labels, filter.GetLabelSelector()):
-		default:
-			resp.Containers = append(resp.Containers, containerItemOut(c))
+		if (sandbox == "" || string(c.SandboxID) == sandbox) && hasLabels(c.Config.Labels, labels) {
+			out = append(out, c)
 		}
 	}
-	return resp, nil
+	return out
 }
 
 // ContainerStatus shows one container.

@@ -32,6 +32,9 @@ func containerIn(f *faults, c *runtime.ContainerConfig) pod.ContainerConfig {
 	if c.GetLogPath() != "" {
 		f.relative("config.log_path", c.GetLogPath())
 	}
+	if r := c.GetLinux().GetResources(); r.GetMemorySwapLimitInBytes() > 0 && r.GetMemoryLimitInBytes() == 0 {
+		f.bad("config.linux.resources.memory_swap_limit_in_bytes", r.GetMemorySwapLimitInBytes(), "memory_limit_in_bytes with it: it limits both together")
+	}
 	sc := c.GetLinux().GetSecurityContext()
 	return pod.ContainerConfig{
 		Name: m.GetName(), Attempt: m.GetAttempt(),

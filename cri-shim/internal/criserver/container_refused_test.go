@@ -120,6 +120,7 @@ var refusedContainers = []struct {
 	{"quota", resources(&runtime.LinuxContainerResources{CpuQuota: -2}), "cpu_quota"},
 	{"oom", resources(&runtime.LinuxContainerResources{OomScoreAdj: 1001}), "oom_score_adj"},
 	{"cpus", resources(&runtime.LinuxContainerResources{CpusetCpus: "0;1"}), "cpuset_cpus"},
+	{"swap alone", resources(&runtime.LinuxContainerResources{MemorySwapLimitInBytes: 5}), "memory_swap_limit_in_bytes 5: want memory_limit_in_bytes with it"},
 	{"page size", resources(&runtime.LinuxContainerResources{HugepageLimits: []*runtime.HugepageLimit{{PageSize: "../2MB"}}}), "page_size"},
 	{"unified", resources(&runtime.LinuxContainerResources{Unified: map[string]string{"../cgroup.procs": "1"}}), "unified"},
 }

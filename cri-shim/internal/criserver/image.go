@@ -15,14 +15,17 @@ import (
 // imageService is the ImageService of the CRI.
 type imageService struct {
 	runtime.UnimplementedImageServiceServer
-	images Images
-	root   string // where images are kept
+	images   Images
+	root     string // where images are kept
+	handlers []Handler
 }
 
-// PullImage fetches an image; the answer is the id that every other answer shows.
+// PullImage fetches an image; the answer is the id that every other answer shows. All handlers share it, but one that
+// does not exist is refused.
 func (s *imageService) PullImage(ctx context.Context, r *runtime.PullImageRequest) (*runtime.PullImageResponse, error) {
 	var f faults
 	imageIn(&f, "image", r.GetImage())
+	f.handler("image.runtime_handler", r.GetImage().GetRuntimeHandler(), s.handlers)
 	credentials := credentialsIn(&f, r.GetAuth())
 	if err := f.err(); err != nil {
 		return nil, err

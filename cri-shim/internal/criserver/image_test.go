@@ -29,6 +29,8 @@ func TestPullImage(t *testing.T) {
 	}
 	_, err := w.images.PullImage(t.Context(), &runtime.PullImageRequest{})
 	wantCode(t, err, codes.InvalidArgument, "image.image is missing")
+	_, err = w.images.PullImage(t.Context(), &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: "x", RuntimeHandler: "absent"}})
+	wantCode(t, err, codes.InvalidArgument, `image.runtime_handler "absent"`)
 	for _, auth := range []string{"%%%", basic("no colon")} {
 		_, err = w.images.PullImage(t.Context(), &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: "x"}, Auth: &runtime.AuthConfig{Auth: auth}})
 		wantCode(t, err, codes.InvalidArgument, "auth.auth")

@@ -53,8 +53,8 @@ func namespacesIn(f *faults, field string, o *runtime.NamespaceOption) pod.Names
 		n.Target = pod.ID(o.GetTargetId())
 	}
 	n.User = usernsIn(f, field+".userns_options", o.GetUsernsOptions())
-	if n.User != nil && (n.Network == pod.ModeNode || n.PID == pod.ModeNode || n.IPC == pod.ModeNode) {
-		f.bad(field+".userns_options.mode", "POD", "none of network, pid and ipc to be NODE with it")
+	if n.User != nil && (n.PID == pod.ModeNode || n.IPC == pod.ModeNode) {
+		f.bad(field+".userns_options.mode", "POD", "neither pid nor ipc to be NODE with it: the pod's root may not mount their file systems")
 	}
 	return n
 }

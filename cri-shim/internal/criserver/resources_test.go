@@ -45,6 +45,19 @@ func TestUpdatePodSandboxResources(t *testing.T) {
 	wantCode(t, err, codes.InvalidArgument, "overhead.cpuset_cpus")
 }
 
+func TestResourcesOfANewSandbox(t *testing.T) {
+	w := started(t)
+	r := sandboxRequest()
+	r.Config.Linux.Overhead = &runtime.LinuxContainerResources{CpuShares: 7}
+	r.Config.Linux.Resources = &runtime.LinuxContainerResources{MemoryLimitInBytes: 9}
+	if _, err := w.RunPodSandbox(t.Context(), r); err != nil || w.pods.ran[0].Overhead.CPUShares != 7 || w.pods.ran[0].Resources.MemoryLimit != 9 {
+		t.Errorf("got %+v, %v", w.pods.ran, err)
+	}
+	r.Config.Linux.Resources.CpusetMems = "x"
+	_, err := w.RunPodSandbox(t.Context(), r)
+	wantCode(t, err, codes.InvalidArgument, "config.linux.resources.cpuset_mems")
+}
+
 func TestCheckpoints(t *testing.T) {
 	w := busyWorld(t)
 	one, two := string(w.pods.containers[0].ID), string(w.pods.containers[1].ID)

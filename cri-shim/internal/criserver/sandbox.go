@@ -17,6 +17,7 @@ func (s *runtimeService) RunPodSandbox(ctx context.Context, r *runtime.RunPodSan
 	s.checkHandler(&f, r.GetRuntimeHandler())
 	if cfg.Namespaces.User != nil {
 		s.checkMaps(&f, securityField+".namespace_options.userns_options.mode POD", cfg.Handler)
+		s.checkHostNetwork(&f, cfg)
 	}
 	if err := f.err(); err != nil {
 		return nil, err
@@ -30,7 +31,7 @@ func (s *runtimeService) RunPodSandbox(ctx context.Context, r *runtime.RunPodSan
 
 // StopPodSandbox ends what runs in a sandbox and gives back what it holds.
 func (s *runtimeService) StopPodSandbox(ctx context.Context, r *runtime.StopPodSandboxRequest) (*runtime.StopPodSandboxResponse, error) {
-	if err := s.end(ctx, r, s.Sandboxes.StopSandbox); err != nil {
+	if err := s.end(ctx, r.GetPodSandboxId(), s.Sandboxes.StopSandbox); err != nil {
 		return nil, err
 	}
 	return &runtime.StopPodSandboxResponse{}, nil
@@ -38,14 +39,14 @@ func (s *runtimeService) StopPodSandbox(ctx context.Context, r *runtime.StopPodS
 
 // RemovePodSandbox forgets a sandbox and its containers.
 func (s *runtimeService) RemovePodSandbox(ctx context.Context, r *runtime.RemovePodSandboxRequest) (*runtime.RemovePodSandboxResponse, error) {
-	if err := s.end(ctx, r, s.Sandboxes.RemoveSandbox); err != nil {
+	if err := s.end(ctx, r.GetPodSandboxId(), s.Sandboxes.RemoveSandbox); err != nil {
 		return nil, err
 	}
 	return &runtime.RemovePodSandboxResponse{}, nil
 }
 
-func (s *runtimeService) end(ctx context.Context, r interface{ GetPodSandboxId() string }, f func(context.Context, string) error) error {
-	return gone(r.GetPodSandboxId(), "pod_sandbox_id", func(id string) error { return f(ctx, id) })
+func (s *runtimeService) end(ctx context.Context, id string, f func(context.Context, string) error) error {
+	return gone(id, "pod_sandbox_id", func(id string) error { return f(ctx, id) })
 }
 
 // gone runs an operation for which an unknown id is success. A malformed id is an unknown one. No

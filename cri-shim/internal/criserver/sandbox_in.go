@@ -12,8 +12,8 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
-// sandboxIn checks and translates what a caller asks of a sandbox. Resources and overhead are for
-// the pod's cgroup, which the caller makes itself.
+// sandboxIn checks and translates what a caller asks of a sandbox. Resources and overhead are those of the pod's
+// cgroup, which the caller makes itself: they are kept for plugins and for people.
 func sandboxIn(f *faults, c *runtime.PodSandboxConfig, handler string, systemdCgroup bool) pod.SandboxConfig {
 	if c == nil {
 		f.missing("config")
@@ -50,6 +50,8 @@ func sandboxIn(f *faults, c *runtime.PodSandboxConfig, handler string, systemdCg
 		Sysctls:      sysctlsIn(f, linux.GetSysctls(), namespaces),
 		Namespaces:   namespaces,
 		Privileged:   sc.GetPrivileged(),
+		Overhead:     optionalResources(f, "config.linux.overhead", linux.GetOverhead()),
+		Resources:    optionalResources(f, "config.linux.resources", linux.GetResources()),
 		Security:     sandboxSecurityIn(f, sc),
 	}
 }

@@ -80,12 +80,13 @@ func (s *runtimeService) sandboxInfo(sb pod.Sandbox) (map[string]string, error) 
 		Network       pod.NetworkResult `json:"network"`
 		// NetworkCheck is null as long as no check was made.
 		NetworkCheck *pod.NetworkCheck `json:"networkCheck"`
-		Overhead     *pod.Resources    `json:"overhead,omitempty"`
-		Resources    *pod.Resources    `json:"resources,omitempty"`
+		// In the words of the CRI, as containerd prints them.
+		Overhead  *runtime.ContainerResources `json:"overhead,omitempty"`
+		Resources *runtime.ContainerResources `json:"resources,omitempty"`
 	}{
 		PID: sb.InitPID, State: sb.State, NamespacesDir: l.Namespaces(string(sb.ID)), SharedDir: l.Shared(string(sb.ID)),
 		RecordDir: l.Pod(string(sb.ID)), BootID: sb.BootID, CgroupParent: sb.Config.CgroupParent, Network: sb.Network,
-		Overhead: sb.Overhead, Resources: sb.Resources,
+		Overhead: podResourcesOut(sb.Overhead), Resources: podResourcesOut(sb.Resources),
 	}
 	if !sb.HostNetwork() {
 		info.NetNS = filepath.Join(info.NamespacesDir, "net")
@@ -94,6 +95,13 @@ func (s *runtimeService) sandboxInfo(sb pod.Sandbox) (map[string]string, error) 
 		}
 	}
 	return infoOut(info)
+}
+
+func podResourcesOut(r *pod.Resources) *runtime.ContainerResources {
+	if r == nil {
+		return nil
+	}
+	return &runtime.ContainerResources{Linux: resourcesOut(*r)}
 }
 
 func infoOut(v any) (map[string]string, error) {

@@ -128,8 +128,8 @@ var refusedSandboxes = []struct {
 	{"userns of different lengths", mapped(goodMap, func(o *runtime.NamespaceOption) {
 		o.UsernsOptions.Gids = []*runtime.IDMapping{{HostId: 65536, Length: 3}}
 	}), "as many of one as of the other"},
-	{"userns and host network", mapped(goodMap, func(o *runtime.NamespaceOption) { o.Network = runtime.NamespaceMode_NODE }), "none of network, pid and ipc to be NODE"},
-	{"userns and host pid", mapped(goodMap, func(o *runtime.NamespaceOption) { o.Pid = runtime.NamespaceMode_NODE }), "none of network, pid and ipc to be NODE"},
+	{"userns and host ipc", mapped(goodMap, func(o *runtime.NamespaceOption) { o.Ipc = runtime.NamespaceMode_NODE }), "neither pid nor ipc to be NODE"},
+	{"userns and host pid", mapped(goodMap, func(o *runtime.NamespaceOption) { o.Pid = runtime.NamespaceMode_NODE }), "neither pid nor ipc to be NODE"},
 	{"user", func(_ *runtime.RunPodSandboxRequest, c *config) {
 		c.Linux.SecurityContext.RunAsUser = &runtime.Int64Value{Value: 1 << 31}
 	}, "run_as_user"},

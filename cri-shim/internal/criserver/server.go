@@ -58,6 +58,8 @@ type Handler struct {
 	UserNamespaces    bool
 	// LacksUserNamespaces says why UserNamespaces is false.
 	LacksUserNamespaces string
+	// Warning says what is known against it; "" is nothing.
+	Warning string
 }
 
 // Server answers the CRI.
@@ -93,7 +95,7 @@ func New(d Deps) (*Server, error) {
 	)
 	service := &runtimeService{Deps: d, config: string(config), ending: make(chan struct{})}
 	runtime.RegisterRuntimeServiceServer(s, service)
-	runtime.RegisterImageServiceServer(s, &imageService{images: d.Images, root: d.Layout.Images()})
+	runtime.RegisterImageServiceServer(s, &imageService{images: d.Images, root: d.Layout.Images(), handlers: d.Handlers})
 	return &Server{grpc: s, service: service}, nil
 }
 

@@ -3,6 +3,7 @@ package criserver
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -51,27 +52,9 @@ func (s *runtimeService) measured(c pod.Container) *runtime.ContainerStats {
 	return s.containerStatsOut(c, u)
 }
 
-func (s *runtimeService) statsCandidates(filter *runtime.ContainerStatsFilter) []pod.Container {
-	candidates := s.View.Containers()
-	if id := filter.GetId(); id != "" {
-		candidates = nil
-		if one, err := s.container(id); err == nil {
-			candidates = []pod.Container{one}
-		}
-	}
-	sandbox := filter.GetPodSandboxId()
-	if sandbox != "" {
-		if sb, err := s.sandbox(sandbox); err == nil {
-			sandbox = string(sb.ID) // it was the beginning of an id
-		}
-	}
-	var out []pod.Container
-	for _, c := range candidates {
-		if c.State == pod.Running && (sandbox == "" || string(c.SandboxID) == sandbox) && hasLabels(c.Config.Labels, filter.GetLabelSelector()) {
-			out = append(out, c)
-		}
-	}
-	return out
+func (s *runtimeService) statsCandidates(f *runtime.ContainerStatsFilter) []pod.Container {
+	all := s.filtered(f.GetId(), f.GetPodSandboxId(), f.GetLabelSelector())
+	return slices.DeleteFunc(all, func(c pod.Container) bool { return c.State != pod.Running })
 }
 
 // PodSandboxStats measures one sandbox that is ready.

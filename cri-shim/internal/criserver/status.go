@@ -2,6 +2,7 @@ package criserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,8 @@ import (
 const (
 	runtimeName = "cri-shim"
 	apiVersion  = "v1"
+	// runtimesSound is a condition of our own, which a kubelet passes over and "crictl info" shows.
+	runtimesSound = "OCIRuntimesHaveNoKnownFaults"
 )
 
 // Version answers the first question of every client.
@@ -32,8 +35,10 @@ func (s *runtimeService) Status(_ context.Context, r *runtime.StatusRequest) (*r
 		Status: &runtime.RuntimeStatus{Conditions: []*runtime.RuntimeCondition{
 			condition(runtime.RuntimeReady, "RuntimeNotReady", s.Healthy()),
 			condition(runtime.NetworkReady, "NetworkPluginNotReady", s.Network.Ready()),
+			condition(runtimesSound, "OldOCIRuntime", s.warnings()),
 		}},
-		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
+		Features: &runtime.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true,
+			UserNamespacesHostNetwork: slices.ContainsFunc(s.Handlers, Handler.mapsHostNetwork)},
 	}
 	for _, h := range s.Handlers {
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtime.RuntimeHandler{
@@ -48,6 +53,17 @@ func (s *runtimeService) Status(_ context.Context, r *runtime.StatusRequest) (*r
 		resp.Info = map[string]string{"config": s.config}
 	}
 	return resp, nil
+}
+
+// warnings are those about the OCI runtimes.
+func (s *runtimeService) warnings() error {
+	var all []error
+	for _, h := range s.Handlers {
+		if h.Warning != "" {
+			all = append(all, errors.New(h.Warning))
+		}
+	}
+	return errors.Join(all...)
 }
 
 func condition(kind, reason string, err error) *runtime.RuntimeCondition {
@@ -87,6 +103,19 @@ func (s *runtimeService) checkMaps(f *faults, field, handler string) {
 	}
 }
 
+// mapsHostNetwork says whether pods may have a user namespace and the host's network: they see the host's /sys, which
+// is safe only when it is read-only with all that is mounted below.
+func (h Handler) mapsHostNetwork() bool { return h.UserNamespaces && h.RecursiveReadOnly }
+
+func (s *runtimeService) checkHostNetwork(f *faults, c pod.SandboxConfig) {
+	for _, h := range s.Handlers {
+		if c.Namespaces.Network == pod.ModeNode && h.Name == c.Handler && h.UserNamespaces && !h.mapsHostNetwork() {
+			f.lacking = append(f.lacking, fmt.Sprintf("%s.namespace_options: network NODE with userns_options.mode POD is not supported by runtime handler %q: "+
+				"it makes no recursive read-only mounts", securityField, c.Handler))
+		}
+	}
+}
+
 // checkMounts refuses mounts that the handler cannot make.
 func (s *runtimeService) checkMounts(f *faults, mounts []pod.Mount, handler string) error {
 	for i, m := range mounts {
@@ -108,11 +137,15 @@ func (s *runtimeService) checkMounts(f *faults, mounts []pod.Mount, handler stri
 }
 
 func (s *runtimeService) checkHandler(f *faults, name string) {
-	known := make([]string, len(s.Handlers))
-	for i, h := range s.Handlers {
+	f.handler("runtime_handler", name, s.Handlers)
+}
+
+func (f *faults) handler(field, name string, all []Handler) {
+	known := make([]string, len(all))
+	for i, h := range all {
 		known[i] = fmt.Sprintf("%q", h.Name)
 	}
-	if !slices.ContainsFunc(s.Handlers, func(h Handler) bool { return h.Name == name }) {
-		f.bad("runtime_handler", name, "one of "+strings.Join(known, ", "))
+	if !slices.ContainsFunc(all, func(h Handler) bool { return h.Name == name }) {
+		f.bad(field, name, "one of "+strings.Join(known, ", "))
 	}
 }

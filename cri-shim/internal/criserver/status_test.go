@@ -32,6 +32,9 @@ func TestStatus(t *testing.T) {
 	if c := conditions[1]; c.GetType() != "NetworkReady" || c.GetStatus() || c.GetReason() == "" || c.GetMessage() != "no CNI configuration in /x" {
 		t.Errorf("got %v", c)
 	}
+	if c := conditions[2]; c.GetType() != "OCIRuntimesHaveNoKnownFaults" || !c.GetStatus() {
+		t.Errorf("got %v", c)
+	}
 	h := s.GetRuntimeHandlers()
 	if len(h) != 2 || h[0].GetName() != "" || h[0].GetFeatures() == nil || !h[1].GetFeatures().GetRecursiveReadOnlyMounts() {
 		t.Errorf("handlers: %v", h)
@@ -50,6 +53,21 @@ func TestStatus(t *testing.T) {
 	s, err = w.Status(t.Context(), &runtime.StatusRequest{})
 	if err != nil || s.GetStatus().GetConditions()[0].GetStatus() || !s.GetStatus().GetConditions()[1].GetStatus() || s.GetInfo() != nil {
 		t.Errorf("got %v, %v", s, err)
+	}
+}
+
+func TestStatusWarnsOfAnOldRuntime(t *testing.T) {
+	w := started(t, func(d *Deps) {
+		for i := range d.Handlers {
+			d.Handlers[i].Warning = fmt.Sprintf("warning %d", i)
+		}
+	})
+	s, err := w.Status(t.Context(), &runtime.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := s.GetStatus().GetConditions()[2]; c.GetStatus() || c.GetReason() != "OldOCIRuntime" || c.GetMessage() != "warning 0\nwarning 1" {
+		t.Errorf("got %v", c)
 	}
 }
 

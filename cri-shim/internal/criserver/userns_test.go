@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/testing/protocmp"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -53,5 +54,30 @@ func TestContainersShareTheUserNamespace(t *testing.T) {
 				t.Errorf("got %v", u)
 			}
 		})
+	}
+}
+
+// TestUserNamespaceWithHostNetwork needs /sys to be read-only with all that is mounted below.
+func TestUserNamespaceWithHostNetwork(t *testing.T) {
+	for _, can := range []bool{true, false} {
+		w := started(t, func(d *Deps) {
+			d.Handlers = []Handler{{}, {Name: "crun", UserNamespaces: true, RecursiveReadOnly: can}}
+		})
+		r := sandboxRequest()
+		r.RuntimeHandler = "crun"
+		r.Config.PortMappings = nil
+		mapped(goodMap, func(o *runtime.NamespaceOption) { o.Network = runtime.NamespaceMode_NODE })(r, r.GetConfig())
+		r.Config.Linux.Sysctls = nil
+		_, err := w.RunPodSandbox(t.Context(), r)
+		if can && (err != nil || len(w.pods.ran) != 1) {
+			t.Errorf("got %v", err)
+		}
+		if !can {
+			wantCode(t, err, codes.Unimplemented, `network NODE with userns_options.mode POD is not supported by runtime handler "crun"`)
+		}
+		s, err := w.Status(t.Context(), &runtime.StatusRequest{})
+		if err != nil || s.GetFeatures().GetUserNamespacesHostNetwork() != can {
+			t.Errorf("announced: %v, %v, want %t", s.GetFeatures(), err, can)
+		}
 	}
 }

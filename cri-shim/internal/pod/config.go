@@ -29,6 +29,9 @@ type SandboxConfig struct {
 	Privileged   bool              `json:"privileged,omitempty"`
 	// Security holds the pod level defaults of the sandbox's own init; containers bring theirs.
 	Security Security `json:"security"`
+	// Overhead and Resources are what the pod begins with; the record has fields of its own for them.
+	Overhead  *Resources `json:"-"`
+	Resources *Resources `json:"-"`
 }
 
 // Namespaces says for each kind of namespace whom it is shared with.

@@ -62,12 +62,8 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, sandbox ID
 		err = m.Checkpoints.Unpack(ctx, checkpoint, c)
 	}
 	if err == nil {
-		_, err = m.readySandbox(sandbox) // it may have been stopped meanwhile
-	}
-	if err == nil {
-		_, err = m.table.changeContainer(c.ID, func(c *Container) {
-			c.State, c.Effective, c.CgroupPath = Created, effective, cgroup
-		})
+		op.at("asking the plugins")
+		err = m.adjust(ctx, s, c, effective, cgroup)
 	}
 	if err != nil {
 		op.at("cleaning up after: " + err.Error())
@@ -142,16 +138,24 @@ func (m *Manager) startContainer(ctx context.Context, op *operation, id ID) erro
 		return err
 	}
 	// Crash from here on: recovery asks the runtime whether the process runs.
+	op.at("asking the plugins")
+	if err := m.ask(ctx, ContainerStarts, s, c); err != nil {
+		err = fmt.Errorf("start container %s: %w", id, err)
+		return errors.Join(err, m.failedStart(ctx, id, err))
+	}
 	op.at("starting its process")
 	p, err := m.Runtime.Start(ctx, m.startSpec(s, c))
 	if err != nil {
 		return errors.Join(err, m.failedStart(ctx, id, err))
 	}
-	c, err = m.table.changeContainer(id, func(c *Container) { c.started(p, m.Now()) })
+	if c, err = m.table.changeContainer(id, func(c *Container) { c.started(p, m.Now()) }); err != nil {
+		return err
+	}
 	if c.Restore {
 		m.cleanCheckpoint(c)
 	}
-	return err
+	m.tell(ctx, ContainerStarted, s, c)
+	return nil
 }
 
 func (m *Manager) startSpec(s Sandbox, c Container) StartSpec {
@@ -191,10 +195,13 @@ func (m *Manager) failedStart(ctx context.Context, id ID, cause error) error {
 	if err := m.Runtime.Delete(ctx, id); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
-	_, err := m.table.changeContainer(id, func(c *Container) {
+	c, err := m.table.changeContainer(id, func(c *Container) {
 		c.exit(Exit{Code: 128, FinishedAt: m.Now()})
 		c.Reason, c.Message = reasonStartError, cause.Error()
 	})
+	if err == nil {
+		m.tellContainer(ctx, ContainerStopped, c)
+	}
 	return err
 }
 
@@ -238,7 +245,11 @@ func (m *Manager) teardownContainer(ctx context.Context, id ID) error {
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
-	return m.table.dropContainer(c.SandboxID, id)
+	if err := m.table.dropContainer(c.SandboxID, id); err != nil {
+		return err
+	}
+	m.tellContainer(ctx, ContainerRemoved, c)
+	return nil
 }
 
 // ExecSync runs a command in a running container and returns its output and exit code; see

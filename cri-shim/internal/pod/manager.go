@@ -22,7 +22,7 @@ const (
 	drainLimit    = 5 * time.Second
 )
 
-// Deps are the parts of a Manager; all are needed.
+// Deps are the parts of a Manager; all but Plugins are needed.
 type Deps struct {
 	Store   Store
 	Images  Images
@@ -32,6 +32,7 @@ type Deps struct {
 	Runtime Runtime
 	// Checkpoints is what checkpoints are made with.
 	Checkpoints Checkpoints
+	Plugins     Plugins // nil: there are none
 	Layout      paths.Layout
 	BootID      string // of this boot; records of another boot have lost their processes
 	Logger      *slog.Logger
@@ -206,6 +207,7 @@ func (m *Manager) onExit(id ID, e Exit) {
 		m.Logger.Error("record the end of a container", "container", id, "pod", c.SandboxID, "err", err)
 		return
 	}
+	m.ops.background(func(ctx context.Context) { m.tellStopped(ctx, id) })
 	m.Logger.Info("container ended", "container", id, "pod", c.SandboxID, "code", e.Code, "oom", e.OOMKilled)
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Errors of all ports are classed by github.com/containerd/errdefs, so that errors.Is tells
@@ -85,6 +86,8 @@ type Bundles interface {
 	// SetLimits writes the limits into config.json and returns what an update of a running container is to
 	// be told: linux.resources of the OCI runtime specification, as JSON.
 	SetLimits(context.Context, Container, Resources) ([]byte, error)
+	// Adjust lets f change the config.json that Prepare wrote, and returns what came of it.
+	Adjust(ctx context.Context, c Container, f func(*specs.Spec) error) (Effective, string, error)
 	// Remove undoes Prepare, RemoveSandbox the other two; absent is success.
 	Remove(ctx context.Context, sandbox, container ID) error
 	RemoveSandbox(context.Context, ID) error

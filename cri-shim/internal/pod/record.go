@@ -85,18 +85,23 @@ type Container struct {
 
 // Limits are the limits that hold.
 func (c Container) Limits() Resources {
-	if c.Updated != nil {
+	switch {
+	case c.Updated != nil:
 		return *c.Updated
+	case c.Effective.Limits != nil:
+		return *c.Effective.Limits
 	}
 	return c.Config.Resources
 }
 
-// Effective is what the bundle settled on after reading the image.
+// Effective is what the bundle settled on after reading the image and asking the plugins.
 type Effective struct {
 	UID        uint32   `json:"uid"`
 	GID        uint32   `json:"gid"`
 	Groups     []uint32 `json:"groups,omitempty"`
 	StopSignal string   `json:"stopSignal"` // e.g. "SIGTERM"
+	// Limits take the place of those of the request where plugins have changed them.
+	Limits *Resources `json:"limits,omitempty"`
 }
 
 // moves holds every legal move of State. A record leaves Removing by being forgotten.

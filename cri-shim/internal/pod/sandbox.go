@@ -30,7 +30,7 @@ func (m *Manager) RunSandbox(ctx context.Context, cfg SandboxConfig) (ID, error)
 }
 
 func (m *Manager) runSandbox(ctx context.Context, op *operation, cfg SandboxConfig) (ID, error) {
-	s := Sandbox{ID: newID(), Config: cfg, State: Creating, CreatedAt: m.Now(), BootID: m.BootID}
+	s := Sandbox{ID: newID(), Config: cfg, State: Creating, CreatedAt: m.Now(), BootID: m.BootID, Overhead: cfg.Overhead, Resources: cfg.Resources}
 	s.Attached = !s.HostNetwork()
 	op.at("writing the record")
 	if err := m.table.addSandbox(s); err != nil {
@@ -39,9 +39,8 @@ func (m *Manager) runSandbox(ctx context.Context, op *operation, cfg SandboxConf
 	// Crash from here on: recovery sees Creating and tears the sandbox down by its id.
 	made, err := m.makeSandbox(ctx, op, s)
 	if err == nil {
-		s, err = m.table.changeSandbox(s.ID, func(s *Sandbox) {
-			s.State, s.Network, s.InitPID = Ready, made.Network, made.InitPID
-		})
+		op.at("asking the plugins")
+		s, err = m.publishSandbox(ctx, made)
 	}
 	if err != nil {
 		op.at("cleaning up after: " + err.Error())
@@ -49,6 +48,18 @@ func (m *Manager) runSandbox(ctx context.Context, op *operation, cfg SandboxConf
 	}
 	m.Logger.Info("sandbox ready", "pod", s.ID, "namespace", cfg.Namespace, "name", cfg.Name, "ips", s.Network.IPs)
 	return s.ID, nil
+}
+
+// publishSandbox asks the plugins and makes the sandbox Ready, in one step: nobody sees it before they have.
+func (m *Manager) publishSandbox(ctx context.Context, made Sandbox) (Sandbox, error) {
+	step := m.begin()
+	defer step.End()
+	if err := step.Tell(ctx, SandboxRuns, made, Container{}); err != nil {
+		return made, fmt.Errorf("run sandbox %s: %w", made.ID, err)
+	}
+	return m.table.changeSandbox(made.ID, func(s *Sandbox) {
+		s.State, s.Network, s.InitPID = Ready, made.Network, made.InitPID
+	})
 }
 
 // makeSandbox does the work of RunSandbox between the intent and the fact.
@@ -115,7 +126,7 @@ func (m *Manager) abandonSandbox(ctx context.Context, id ID) error {
 	defer cancel()
 	err := m.teardownSandbox(ctx, id)
 	if err == nil {
-		return m.table.dropSandbox(id)
+		return m.dropSandbox(ctx, id)
 	}
 	_, moveErr := m.table.changeSandbox(id, func(s *Sandbox) { s.State = NotReady })
 	return errors.Join(fmt.Errorf("clean up: %w", err), moveErr)
@@ -147,6 +158,10 @@ func (m *Manager) stopSandbox(ctx context.Context, op *operation, id ID) error {
 	op.at("ending its containers")
 	if err := m.killContainers(ctx, id); err != nil {
 		return err
+	}
+	op.at("telling the plugins")
+	if s, ok := m.table.sandbox(id); ok {
+		m.tell(ctx, SandboxStopped, s, Container{})
 	}
 	op.at("giving back its network and namespaces")
 	return m.teardownSandbox(ctx, id)
@@ -201,7 +216,17 @@ func (m *Manager) removeSandbox(ctx context.Context, op *operation, id ID) error
 	if err := m.teardownSandbox(ctx, s.ID); err != nil {
 		return err
 	}
-	return m.table.dropSandbox(id)
+	return m.dropSandbox(ctx, id)
+}
+
+// dropSandbox forgets a sandbox of which nothing is left.
+func (m *Manager) dropSandbox(ctx context.Context, id ID) error {
+	s, ok := m.table.sandbox(id)
+	if err := m.table.dropSandbox(id); err != nil || !ok {
+		return err
+	}
+	m.tell(ctx, SandboxRemoved, s, Container{})
+	return nil
 }
 
 // teardownSandbox is the one way back: it serves a failed RunSandbox, StopSandbox, RemoveSandbox and

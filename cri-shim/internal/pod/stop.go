@@ -51,7 +51,12 @@ func (m *Manager) StopContainer(ctx context.Context, ref string, patience time.D
 	deadline := time.Now().Add(patience)
 	op := m.ops.begin("stop container "+string(c.ID), patience+teardownLimit, func(ctx context.Context, op *operation) (ID, error) {
 		op.grace.shorten(deadline)
-		return c.ID, m.stopContainer(ctx, op, c.ID)
+		if err := m.stopContainer(ctx, op, c.ID); err != nil {
+			return "", err
+		}
+		op.at("telling the plugins")
+		m.tellStopped(ctx, c.ID)
+		return c.ID, nil
 	})
 	op.grace.shorten(deadline)
 	_, err = op.wait(ctx)

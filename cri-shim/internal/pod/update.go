@@ -23,23 +23,36 @@ func (m *Manager) UpdateContainer(ctx context.Context, ref string, change Resour
 	}
 	key := fmt.Sprintf("update container %s to %+v", c.ID, change)
 	_, err = m.ops.do(ctx, key, updateLimit, func(ctx context.Context, op *operation) (ID, error) {
-		unlock, err := m.locks.lock(ctx, c.ID)
+		op.at("asking the plugins")
+		// Before the lock: a plugin may ask for other containers, or for the end of this one.
+		change, err := m.askUpdate(ctx, c.ID, change)
 		if err != nil {
 			return "", err
 		}
-		defer unlock()
-		return c.ID, m.updateContainer(ctx, op, c.ID, change)
+		if err := m.updateLocked(ctx, op, c.ID, change); err != nil {
+			return "", err
+		}
+		if now, ok := m.table.container(c.ID); ok {
+			m.tellContainer(ctx, ContainerUpdated, now)
+		}
+		return c.ID, nil
 	})
 	return err
 }
 
-func (m *Manager) updateContainer(ctx context.Context, op *operation, id ID, change Resources) error {
-	c, ok := m.table.container(id)
-	if !ok {
-		return fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
+func (m *Manager) updateLocked(ctx context.Context, op *operation, id ID, change Resources) error {
+	unlock, err := m.locks.lock(ctx, id)
+	if err != nil {
+		return err
 	}
-	if !c.updatable() {
-		return fmt.Errorf("container %s is %s, neither created nor running: %w", id, c.State, errdefs.ErrFailedPrecondition)
+	defer unlock()
+	return m.updateContainer(ctx, op, id, change)
+}
+
+func (m *Manager) updateContainer(ctx context.Context, op *operation, id ID, change Resources) error {
+	c, err := m.updatableContainer(id)
+	if err != nil {
+		return err
 	}
 	want, err := c.changed(change)
 	if err != nil {
@@ -51,6 +64,17 @@ func (m *Manager) updateContainer(ctx context.Context, op *operation, id ID, cha
 	// Crash from here on: recovery sets the same limits once more.
 	op.at("setting its limits")
 	return m.applyUpdate(ctx, c)
+}
+
+func (m *Manager) updatableContainer(id ID) (Container, error) {
+	c, ok := m.table.container(id)
+	if !ok {
+		return c, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
+	}
+	if !c.updatable() {
+		return c, fmt.Errorf("container %s is %s, neither created nor running: %w", id, c.State, errdefs.ErrFailedPrecondition)
+	}
+	return c, nil
 }
 
 // applyUpdate sets the limits that the record names and notes the fact.
@@ -156,18 +180,28 @@ func joined[V any](old, by map[string]V) map[string]V {
 
 // UpdateSandbox notes the limits of a whole pod. Its cgroup is the kubelet's, which sets them there; nil stays
 // as it is.
-func (m *Manager) UpdateSandbox(_ context.Context, ref string, overhead, resources *Resources) error {
+func (m *Manager) UpdateSandbox(ctx context.Context, ref string, overhead, resources *Resources) error {
 	s, err := m.Sandbox(ref)
 	if err != nil {
 		return err
 	}
-	_, err = m.table.changeSandbox(s.ID, func(s *Sandbox) {
+	set := func(s *Sandbox) {
 		if overhead != nil {
 			s.Overhead = overhead
 		}
 		if resources != nil {
 			s.Resources = resources
 		}
-	})
-	return err
+	}
+	set(&s)
+	step := m.begin()
+	defer step.End()
+	if err := step.Tell(ctx, SandboxUpdates, s, Container{}); err != nil {
+		return fmt.Errorf("update sandbox %s: %w", s.ID, err)
+	}
+	if s, err = m.table.changeSandbox(s.ID, set); err != nil {
+		return err
+	}
+	m.tellIn(ctx, step, SandboxUpdated, s, Container{})
+	return nil
 }

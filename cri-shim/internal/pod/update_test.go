@@ -137,8 +137,17 @@ func TestUpdateCrashAnywhere(t *testing.T) {
 
 func TestUpdateSandbox(t *testing.T) {
 	w := newWorld()
-	m, _ := made(t, w, false)
-	id := string(m.Sandboxes()[0].ID)
+	m := w.start(t)
+	cfg := sandboxConfig("a", ModeContainer)
+	cfg.Overhead, cfg.Resources = &Resources{CPUShares: 1}, &Resources{CPUShares: 2}
+	made, err := m.RunSandbox(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := string(made)
+	if s, err := m.Sandbox(id); err != nil || s.Overhead.CPUShares != 1 || s.Resources.CPUShares != 2 {
+		t.Errorf("at first: %+v, %v", s, err)
+	}
 	if err := m.UpdateSandbox(t.Context(), id, &Resources{CPUShares: 3}, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/podwright/podwright/cri-shim/internal/paths"
 )
@@ -40,6 +41,7 @@ type world struct {
 	watcher    func(ID, Exit)
 	deaf       bool // the process ignores its stop signal
 	nextPID    int
+	plugins    Plugins
 	kill       func() // ends the Manager of the last start
 }
 
@@ -87,7 +89,7 @@ func (w *world) start(t *testing.T) *Manager {
 	}
 	w.set(func() { w.crashAt, w.effects, w.watcher = 0, 0, nil })
 	m, err := New(Deps{
-		Store: w, Images: worldImages{w}, Network: worldNetwork{w}, Pinner: worldPinner{w}, Bundles: worldBundles{w}, Runtime: worldRuntime{w},
+		Store: w, Images: worldImages{w}, Network: worldNetwork{w}, Pinner: worldPinner{w}, Bundles: worldBundles{w}, Runtime: worldRuntime{w}, Plugins: w.plugins,
 		Checkpoints: worldCheckpoints{w},
 		Layout:      paths.Layout{Root: "/root", State: "/state"}, BootID: "boot", Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
@@ -334,4 +336,8 @@ func (b worldBundles) SetLimits(_ context.Context, c Container, r Resources) ([]
 
 func (r worldRuntime) Update(_ context.Context, id ID, resources []byte) error {
 	return r.w.effect("update", func() error { r.w.limits[id] = string(resources); return nil })
+}
+
+func (b worldBundles) Adjust(_ context.Context, c Container, f func(*specs.Spec) error) (Effective, string, error) {
+	return c.Effective, c.CgroupPath, b.w.effect("adjust", func() error { return f(&specs.Spec{}) })
 }

@@ -20,7 +20,7 @@ func (m *Maker) imagesDir(id pod.ID) string {
 }
 
 // imageVolume mounts the image of the i-th mount read-only, and finds what the mount is to show of it.
-func (m *Maker) imageVolume(s pod.Sandbox, id pod.ID, i int, v pod.Mount, img pod.Image) (bundle.Volume, error) {
+func (m *Maker) imageVolume(s pod.Sandbox, id pod.ID, i int, v pod.Mount, img pod.Image, label string) (bundle.Volume, error) {
 	dir := filepath.Join(m.imagesDir(id), strconv.Itoa(i))
 	empty := filepath.Join(m.imagesDir(id), "empty")
 	if err := errors.Join(os.MkdirAll(dir, 0o711), os.MkdirAll(empty, 0o755)); err != nil {
@@ -32,9 +32,9 @@ func (m *Maker) imageVolume(s pod.Sandbox, id pod.ID, i int, v pod.Mount, img po
 	layers := append([]string{empty}, img.Layers...) // overlayfs wants two, and shows no whiteouts
 	var err error
 	if s.Config.Namespaces.User == nil {
-		err = mountOverlay(dir, layers, "", "")
+		err = mountOverlay(dir, layers, "", "", label)
 	} else {
-		err = mountMapped(dir, layers, "", "", m.userns(s))
+		err = mountMapped(dir, layers, "", "", label, m.userns(s))
 	}
 	if err != nil {
 		return bundle.Volume{}, err

@@ -19,20 +19,47 @@ import (
 
 // SetLimits implements pod.Bundles. The file is replaced as a whole, because cri-monitor may read it now.
 func (m *Maker) SetLimits(_ context.Context, c pod.Container, r pod.Resources) ([]byte, error) {
-	file := filepath.Join(m.opt.Layout.Bundle(string(c.ID)), "config.json")
+	file := m.configFile(c.ID)
 	spec, err := readSpec(file)
 	if err != nil {
 		return nil, err
 	}
 	bundle.SetLimits(spec, r, m.opt.Facts)
-	data, err := json.Marshal(spec)
-	if err != nil {
-		return nil, fmt.Errorf("encode config.json: %w", err)
-	}
-	if err := durable.WriteFile(file, data, 0o600, durable.NoSync); err != nil {
-		return nil, fmt.Errorf("write config.json: %w", err)
+	if err := replaceSpec(file, spec); err != nil {
+		return nil, err
 	}
 	return json.Marshal(bundle.Update(r, m.opt.Facts))
+}
+
+// Adjust implements pod.Bundles.
+func (m *Maker) Adjust(_ context.Context, c pod.Container, f func(*specs.Spec) error) (pod.Effective, string, error) {
+	file, eff := m.configFile(c.ID), c.Effective
+	spec, err := readSpec(file)
+	if err != nil {
+		return eff, "", err
+	}
+	if eff.Limits, err = bundle.Adjusted(spec, c.Config.Resources, f); err != nil {
+		return eff, "", err
+	}
+	return eff, spec.Linux.CgroupsPath, replaceSpec(file, spec)
+}
+
+// Spec reads the configuration of a container back.
+func (m *Maker) Spec(id pod.ID) (*specs.Spec, error) { return readSpec(m.configFile(id)) }
+
+func (m *Maker) configFile(id pod.ID) string {
+	return filepath.Join(m.opt.Layout.Bundle(string(id)), "config.json")
+}
+
+func replaceSpec(file string, spec *specs.Spec) error {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return fmt.Errorf("encode config.json: %w", err)
+	}
+	if err := durable.WriteFile(file, data, 0o600, durable.NoSync); err != nil {
+		return fmt.Errorf("write config.json: %w", err)
+	}
+	return nil
 }
 
 func readSpec(file string) (*specs.Spec, error) {

@@ -23,11 +23,11 @@ import (
 )
 
 // volumes looks the sources of mounts up on the host.
-func (m *Maker) volumes(s pod.Sandbox, c pod.Container, images map[string]pod.Image) ([]bundle.Volume, error) {
+func (m *Maker) volumes(s pod.Sandbox, c pod.Container, images map[string]pod.Image, label string) ([]bundle.Volume, error) {
 	out := make([]bundle.Volume, 0, len(c.Config.Mounts))
 	for i, v := range c.Config.Mounts {
 		if v.Image != "" {
-			volume, err := m.imageVolume(s, c.ID, i, v, images[v.Image])
+			volume, err := m.imageVolume(s, c.ID, i, v, images[v.Image], label)
 			if err != nil {
 				return nil, fmt.Errorf("mount at %.200q: image %.200q: %w: %w", v.ContainerPath, v.Image, pod.ErrImageVolume, err)
 			}
@@ -48,6 +48,11 @@ func (m *Maker) volumes(s pod.Sandbox, c pod.Container, images map[string]pod.Im
 		}
 		if err := checkPropagation(v, source); err != nil {
 			return nil, err
+		}
+		if v.SELinuxRelabel {
+			if err := m.relabel(source, label); err != nil {
+				return nil, fmt.Errorf("mount at %.200q: selinux_relabel: %w", v.ContainerPath, err)
+			}
 		}
 		out = append(out, bundle.Volume{Mount: v, Source: source})
 	}
@@ -79,7 +84,7 @@ func (m *Maker) volumeDir(sandbox, id pod.ID) string {
 
 // anonymous makes a directory for each VOLUME of the image that the request does not cover, with the content
 // that the image has there.
-func (m *Maker) anonymous(r *root, s pod.Sandbox, c pod.Container, img pod.Image) ([]bundle.Volume, error) {
+func (m *Maker) anonymous(r *root, s pod.Sandbox, c pod.Container, img pod.Image, label string) ([]bundle.Volume, error) {
 	var out []bundle.Volume
 	var asked []string
 	for _, v := range c.Config.Mounts {
@@ -99,7 +104,7 @@ func (m *Maker) anonymous(r *root, s pod.Sandbox, c pod.Container, img pod.Image
 		}
 		dir := filepath.Join(m.volumeDir(s.ID, c.ID), strconv.Itoa(i))
 		uid, gid := s.Root()
-		if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chown(dir, uid, gid), r.copyOut(path, dir)); err != nil {
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chown(dir, uid, gid), r.copyOut(path, dir), m.relabel(dir, label)); err != nil {
 			return nil, fmt.Errorf("the image's VOLUME %q: %w", path, err)
 		}
 		out = append(out, bundle.Volume{Mount: pod.Mount{ContainerPath: path}, Source: dir})

@@ -20,15 +20,15 @@ func (m *Maker) userns(s pod.Sandbox) string {
 // mountMapped is mountOverlay for a pod with a user namespace: the files of the layers belong to the namespace's
 // ids, without a change on disk (ID-mapped lower layers: Linux 5.19). The layers' mapped mounts exist in a mount
 // namespace of a thread that dies afterwards; a crash leaves nothing of them.
-func mountMapped(target string, layers []string, upper, work, userns string) error {
-	err := thread.Scratch(func() error { return mountMappedHere(target, layers, upper, work, userns) })
+func mountMapped(target string, layers []string, upper, work, label, userns string) error {
+	err := thread.Scratch(func() error { return mountMappedHere(target, layers, upper, work, label, userns) })
 	if err != nil {
 		return fmt.Errorf("mount overlay of %d ID-mapped layers at %s: %w", len(layers), target, err)
 	}
 	return nil
 }
 
-func mountMappedHere(target string, layers []string, upper, work, userns string) error {
+func mountMappedHere(target string, layers []string, upper, work, label, userns string) error {
 	ns, err := os.Open(userns)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func mountMappedHere(target string, layers []string, upper, work, userns string)
 	if err := os.Mkdir("merged", 0o711); err != nil {
 		return err
 	}
-	if err := unix.Mount("overlay", "merged", "overlay", 0, overlayOptions(lower, upper, work)); err != nil {
+	if err := unix.Mount("overlay", "merged", "overlay", 0, overlayOptions(lower, upper, work, label)); err != nil {
 		return err
 	}
 	return carry("merged", target, int(host.Fd()))

@@ -38,6 +38,8 @@ type Options struct {
 	MakeMissingSources bool
 	// Devices knows the devices that vendors describe in files; nil is none.
 	Devices Injector
+	// SELinux labels containers and their files. The host must have it.
+	SELinux bool
 }
 
 // Injector adds devices to a configuration by their names. A name it does not know is ErrInvalidArgument.
@@ -46,7 +48,10 @@ type Injector interface {
 }
 
 // Maker implements pod.Bundles.
-type Maker struct{ opt Options }
+type Maker struct {
+	opt      Options
+	security *security // nil: nothing is labelled
+}
 
 // New checks the options and starts nothing.
 func New(opt Options) (*Maker, error) {
@@ -56,7 +61,12 @@ func New(opt Options) (*Maker, error) {
 			return nil, fmt.Errorf("directory %q: must be absolute and without : , or \\: %w", dir, errdefs.ErrInvalidArgument)
 		}
 	}
-	return &Maker{opt}, nil
+	m := &Maker{opt: opt}
+	if opt.SELinux {
+		m.security = hostSecurity()
+	}
+	m.reserveContexts()
+	return m, nil
 }
 
 // Prepare implements pod.Bundles.
@@ -76,10 +86,14 @@ func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, ima
 			err = errors.Join(err, m.Remove(context.WithoutCancel(ctx), s.ID, c.ID))
 		}
 	}()
-	if err := m.mountRoot(s, c.ID, img.Layers); err != nil {
+	labels, err := m.containerContexts(s, c.Config)
+	if err != nil {
 		return eff, "", err
 	}
-	in, err := m.input(s, c, images)
+	if err := m.mountRoot(s, c.ID, img.Layers, labels.Mount); err != nil {
+		return eff, "", err
+	}
+	in, err := m.input(s, c, images, labels)
 	if err != nil {
 		return eff, "", err
 	}
@@ -100,10 +114,10 @@ func (m *Maker) Prepare(ctx context.Context, s pod.Sandbox, c pod.Container, ima
 }
 
 // input looks up what config.json depends on.
-func (m *Maker) input(s pod.Sandbox, c pod.Container, images pod.ContainerImages) (bundle.Input, error) {
+func (m *Maker) input(s pod.Sandbox, c pod.Container, images pod.ContainerImages, labels contexts) (bundle.Input, error) {
 	img := images.Root
 	in := bundle.Input{
-		Sandbox: s, Container: c, Image: img,
+		Sandbox: s, Container: c, Image: img, ProcessLabel: labels.Process, MountLabel: labels.Mount,
 		Facts: m.opt.Facts, Layout: m.opt.Layout, Cgroups: m.opt.Cgroups,
 	}
 	root, err := openRoot(m.opt.Layout.Rootfs(string(c.ID)))
@@ -114,10 +128,10 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, images pod.ContainerImages
 	if in.User, err = root.user(c.Config.Security, img.Config.User); err != nil {
 		return in, err
 	}
-	if in.Volumes, err = m.volumes(s, c, images.Volumes); err != nil {
+	if in.Volumes, err = m.volumes(s, c, images.Volumes, labels.Mount); err != nil {
 		return in, err
 	}
-	if in.Anonymous, err = m.anonymous(root, s, c, img); err != nil {
+	if in.Anonymous, err = m.anonymous(root, s, c, img, labels.Mount); err != nil {
 		return in, err
 	}
 	if in.Devices, in.Rules, err = devices(c.Config); err != nil {
@@ -135,7 +149,7 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, images pod.ContainerImages
 }
 
 // mountRoot mounts the image's layers under the container's writable one.
-func (m *Maker) mountRoot(s pod.Sandbox, id pod.ID, layers []string) error {
+func (m *Maker) mountRoot(s pod.Sandbox, id pod.ID, layers []string, label string) error {
 	l, sandbox := m.opt.Layout, s.ID
 	rootfs := l.Rootfs(string(id))
 	upper, work := l.Upper(string(sandbox), string(id)), l.Work(string(sandbox), string(id))
@@ -154,13 +168,13 @@ func (m *Maker) mountRoot(s pod.Sandbox, id pod.ID, layers []string) error {
 		return fmt.Errorf("image has no layers: %w", errdefs.ErrInvalidArgument)
 	}
 	if s.Config.Namespaces.User == nil {
-		return mountOverlay(rootfs, layers, upper, work)
+		return mountOverlay(rootfs, layers, upper, work, label)
 	}
 	uid, gid := s.Root()
 	if err := os.Chown(upper, uid, gid); err != nil {
 		return fmt.Errorf("make the root file system: %w", err)
 	}
-	return mountMapped(rootfs, layers, upper, work, m.userns(s))
+	return mountMapped(rootfs, layers, upper, work, label, m.userns(s))
 }
 
 // makePrivate makes a directory on the way to files of a container, through which no other user of the host comes:
@@ -239,6 +253,14 @@ func (m *Maker) PrepareInit(_ context.Context, s pod.Sandbox) error {
 	if err != nil {
 		return err
 	}
+	labels, err := m.labelSandbox(s)
+	if err != nil {
+		return err
+	}
+	spec.Process.SelinuxLabel, spec.Linux.MountLabel = labels.Process, labels.Mount
+	if err := m.relabel(rootfs, labels.Mount); err != nil {
+		return err
+	}
 	return writeSpec(m.opt.Layout.Bundle(string(s.ID)), spec)
 }
 
@@ -260,6 +282,7 @@ func (m *Maker) RemoveSandbox(_ context.Context, id pod.ID) error {
 	if err := errors.Join(m.removeBundle(id), unmount(filepath.Join(dir, "shm"))); err != nil {
 		return err
 	}
+	m.releaseContexts(id)
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove the sandbox's files: %w", err)
 	}

@@ -369,7 +369,7 @@ func TestManyLayers(t *testing.T) {
 		}
 		layers = append(layers, dir)
 	}
-	if err := h.m.mountRoot(pod.Sandbox{ID: "s"}, "many", layers); err != nil {
+	if err := h.m.mountRoot(pod.Sandbox{ID: "s"}, "many", layers, ""); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(filepath.Join(h.layout.Rootfs("many"), "top"))

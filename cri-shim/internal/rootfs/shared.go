@@ -45,21 +45,28 @@ func (m *Maker) PrepareSandbox(_ context.Context, s pod.Sandbox) error {
 			return err
 		}
 	}
+	labels, err := m.labelSandbox(s)
+	if err != nil {
+		return err
+	}
 	uid, gid := s.Root()
 	for name, content := range map[string][]byte{"resolv.conf": resolv, "hostname": []byte(hostname + "\n"), "hosts": hosts} {
 		path := filepath.Join(dir, name)
 		if err := errors.Join(os.WriteFile(path, content, 0o644), os.Chown(path, uid, gid)); err != nil {
 			return fmt.Errorf("make the sandbox's files: %w", err)
 		}
+		if err := m.relabel(path, labels.Mount); err != nil {
+			return err
+		}
 	}
 	if s.HostIPC() {
 		return nil
 	}
-	return mountShm(filepath.Join(dir, "shm"))
+	return mountShm(filepath.Join(dir, "shm"), labels.Mount)
 }
 
 // mountShm mounts the /dev/shm of a pod: 64 MiB, as everywhere.
-func mountShm(path string) error {
+func mountShm(path, label string) error {
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make shm: %w", err)
 	}
@@ -68,7 +75,7 @@ func mountShm(path string) error {
 	if unix.Statfs(path, &st) == nil && st.Type == unix.TMPFS_MAGIC && unix.Stat(path, &here) == nil && unix.Stat(filepath.Dir(path), &up) == nil && here.Dev != up.Dev {
 		return nil // mounted before a crash
 	}
-	if err := unix.Mount("shm", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=1777,size=65536k"); err != nil {
+	if err := unix.Mount("shm", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=1777,size=65536k"+labelled(label)); err != nil {
 		return fmt.Errorf("mount shm: %w", err)
 	}
 	return nil

@@ -46,6 +46,7 @@ type IO struct {
 // A process that cannot be executed is ErrStart.
 func (r Runtime) Run(ctx context.Context, id, bundle string, io IO) (int, error) {
 	pidFile := bundle + "/pid"
+	defer os.Remove(pidFile)
 	args := []string{"run", "--detach", "--no-new-keyring", "--bundle", bundle, "--pid-file", pidFile}
 	if io.Console != "" {
 		args = append(args, "--console-socket", io.Console)
@@ -54,7 +55,7 @@ func (r Runtime) Run(ctx context.Context, id, bundle string, io IO) (int, error)
 }
 
 // Exec starts the process described by the OCI process file spec in a running container, detached, and
-// returns its pid. name is unique among the files beside the spec.
+// returns its pid, which stays in the file spec.pid.
 func (r Runtime) Exec(ctx context.Context, id, spec string, io IO) (int, error) {
 	pidFile := spec + ".pid"
 	args := []string{"exec", "--detach", "--process", spec, "--pid-file", pidFile}
@@ -67,7 +68,6 @@ func (r Runtime) Exec(ctx context.Context, id, spec string, io IO) (int, error) 
 // detached runs a command that leaves its process to us as an orphan. Call it between Expecting and its end.
 func (r Runtime) detached(ctx context.Context, args []string, pidFile string, io IO) (int, error) {
 	_ = os.Remove(pidFile)
-	defer os.Remove(pidFile)
 	if err := r.command(ctx, io, args...); err != nil {
 		return 0, err
 	}

@@ -62,6 +62,11 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newNodeOn(t, runtime)
+}
+
+func newNodeOn(t *testing.T, runtime string) *node {
+	nettest.RequireRoot(t)
 	dir, err := os.MkdirTemp("", "m")
 	if err != nil {
 		t.Fatal(err)
@@ -329,6 +334,27 @@ func TestExec(t *testing.T) {
 	}
 	if _, err := n.c.Exec(t.Context(), pod.ExecSpec{ID: "x", Cmd: []string{"/bin/true"}}); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("no such container: %v", err)
+	}
+}
+
+// TestKillFrozen: SIGKILL does not reach what a cgroup of v1 has frozen, as "runc pause" does; a kill thaws it.
+func TestKillFrozen(t *testing.T) {
+	n := newNode(t)
+	n.start("frozen", "sleep 1000 & sleep 1000", nil)
+	v1, v2 := "/sys/fs/cgroup/freezer"+n.parent+"/frozen/freezer.state", "/sys/fs/cgroup"+n.parent+"/frozen/cgroup.freeze"
+	if os.WriteFile(v1, []byte("FROZEN"), 0) != nil {
+		if err := os.WriteFile(v2, []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := n.c.Kill(ctx, "frozen"); err != nil {
+		_ = os.WriteFile(v1, []byte("THAWED"), 0)
+		t.Fatal(err)
+	}
+	if e := n.exit("frozen"); e.Code != 137 {
+		t.Errorf("got %+v", e)
 	}
 }
 

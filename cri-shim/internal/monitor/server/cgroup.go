@@ -112,62 +112,81 @@ func (c cgroup) kill(ctx context.Context) error {
 		_ = os.WriteFile(filepath.Join(c.h.Unified+c.path, "cgroup.kill"), []byte("1"), 0)
 	}
 	for round := 0; ; round++ {
+		if round >= 2 {
+			c.freeze() // it forks faster than we kill
+		}
 		pids, err := c.pids()
 		if err != nil || len(pids) == 0 {
 			return err
 		}
-		if round == 2 {
-			defer c.freeze()() // it forks faster than we kill
-		}
-		if err := killAll(ctx, pids); err != nil {
+		err = signalAll(pids)
+		c.thaw()
+		if err := errors.Join(err, awaitAll(ctx, pids)); err != nil {
 			return fmt.Errorf("kill cgroup %s: %w", c.path, err)
 		}
 	}
 }
 
-// freeze stops a v1 cgroup from forking; killed processes still need to thaw to die.
-func (c cgroup) freeze() func() {
-	root := c.h.V1["freezer"]
-	if root == "" {
-		return func() {}
+// freeze stops a v1 cgroup from forking.
+func (c cgroup) freeze() {
+	if root := c.h.V1["freezer"]; root != "" {
+		_ = os.WriteFile(root+c.path+"/freezer.state", []byte("FROZEN"), 0)
 	}
-	file := root + c.path + "/freezer.state"
-	_ = os.WriteFile(file, []byte("FROZEN"), 0)
-	pids, _ := c.pids()
-	for _, pid := range pids {
-		_ = unix.Kill(pid, unix.SIGKILL)
-	}
-	_ = os.WriteFile(file, []byte("THAWED"), 0)
-	return func() {}
 }
 
-// killAll kills processes and waits for the end of each.
+// thaw lets killed processes of a v1 cgroup die, whoever has frozen it or one below.
+func (c cgroup) thaw() {
+	root := c.h.V1["freezer"]
+	if root == "" {
+		return
+	}
+	_ = filepath.WalkDir(root+c.path, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "freezer.state" {
+			_ = os.WriteFile(path, []byte("THAWED"), 0)
+		}
+		return nil // what is gone holds nobody
+	})
+}
+
+// killAll kills processes and returns when the last has ended.
 func killAll(ctx context.Context, pids []int) error {
+	return errors.Join(signalAll(pids), awaitAll(ctx, pids))
+}
+
+func signalAll(pids []int) error {
 	var faults []error
 	for _, pid := range pids {
-		st, err := proc.ReadStat(pid)
-		if err != nil || st.Zombie {
-			continue
-		}
-		h, err := proc.Open(pid, st.Start)
-		if err != nil {
-			continue
-		}
-		if err := h.Signal(unix.SIGKILL); err != nil {
-			faults = append(faults, err)
-		}
-		stop := context.AfterFunc(ctx, func() { _ = h.Close() })
-		err = h.Wait()
-		stop()
-		_ = h.Close()
+		faults = append(faults, withProcess(pid, func(h *proc.Handle) error { return h.Signal(unix.SIGKILL) }))
+	}
+	return errors.Join(faults...)
+}
+
+func awaitAll(ctx context.Context, pids []int) error {
+	var faults []error
+	for _, pid := range pids {
+		faults = append(faults, withProcess(pid, func(h *proc.Handle) error {
+			defer context.AfterFunc(ctx, func() { _ = h.Close() })()
+			return h.Wait()
+		}))
 		if ctx.Err() != nil {
-			return errors.Join(append(faults, ctx.Err())...)
-		}
-		if err != nil {
-			faults = append(faults, err)
+			return ctx.Err()
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// withProcess does something with a process unless it has ended.
+func withProcess(pid int, f func(*proc.Handle) error) error {
+	st, err := proc.ReadStat(pid)
+	if err != nil || st.Zombie {
+		return nil
+	}
+	h, err := proc.Open(pid, st.Start)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = h.Close() }()
+	return f(h)
 }
 
 // oomKilled says whether the kernel killed a process of the container for want of memory.

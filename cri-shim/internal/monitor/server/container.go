@@ -179,6 +179,7 @@ func (c *container) adopt(ctx context.Context, rt runc.Runtime) error {
 		return err
 	}
 	c.followQuietly()
+	c.endOrphans(ctx)
 	c.mu.Lock()
 	c.handle = handle
 	c.mu.Unlock()

@@ -100,7 +100,7 @@ func (c *container) exec(ctx context.Context, rt runc.Runtime, cmd []string, tim
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	defer os.Remove(spec)
+	defer removeSpec(spec)
 	out, outW, err := newOutput()
 	if err != nil {
 		return nil, nil, 0, err
@@ -134,6 +134,9 @@ func (c *container) launch(ctx context.Context, rt runc.Runtime, spec string, io
 	closeIO(io)
 	if err != nil {
 		return 0, nil, err
+	}
+	if err := noteStart(spec, pid); err != nil {
+		c.s.log.Warn("note the start of a command", "container", c.rec.ID, "pid", pid, "err", err)
 	}
 	return pid, c.s.reaper.Adopt(pid), nil
 }
@@ -211,7 +214,7 @@ func (c *container) processSpec(cmd []string, terminal bool) (string, error) {
 	if terminal && !slices.ContainsFunc(spec.Process.Env, func(v string) bool { return strings.HasPrefix(v, "TERM=") }) {
 		spec.Process.Env = append(spec.Process.Env, "TERM=xterm")
 	}
-	out, err := os.CreateTemp(c.rec.Bundle, "exec-*.json")
+	out, err := os.CreateTemp(c.rec.Bundle, specForm)
 	if err != nil {
 		return "", err
 	}

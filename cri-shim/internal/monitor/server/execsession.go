@@ -39,7 +39,7 @@ func (s *Server) execSession(ctx context.Context, r *api.ExecSession, conn *wire
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(spec)
+	defer removeSpec(spec)
 	start := func(io runc.IO) (int, <-chan proc.Status, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchLimit)
 		defer cancel()

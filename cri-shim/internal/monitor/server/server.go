@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,7 @@ type Server struct {
 	files   archive
 	reaper  *proc.Reaper
 	cgroups hierarchies
-	work    sync.WaitGroup // the goroutines that wait for containers
+	work    sync.WaitGroup // the goroutines that wait for containers and commands
 	serial  atomic.Uint64  // of terminals
 
 	mu         sync.Mutex
@@ -290,7 +291,7 @@ func validStart(r *api.StartRequest) error {
 		return fmt.Errorf("restore %.200q: must be an absolute path: %w", r.Restore, errdefs.ErrInvalidArgument)
 	case !filepath.IsAbs(r.Bundle):
 		return fmt.Errorf("bundle %.200q: must be an absolute path: %w", r.Bundle, errdefs.ErrInvalidArgument)
-	case r.LogPath != "" && (!filepath.IsAbs(r.LogPath) || slices.Contains(filepath.SplitList(r.LogPath), "..")):
+	case r.LogPath != "" && (!filepath.IsAbs(r.LogPath) || slices.Contains(strings.Split(r.LogPath, "/"), "..")):
 		return fmt.Errorf("log_path %.200q: must be absolute and without ..: %w", r.LogPath, errdefs.ErrInvalidArgument)
 	}
 	return nil

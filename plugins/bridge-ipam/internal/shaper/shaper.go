@@ -94,8 +94,7 @@ func Egress(h *netutil.Handle, link netutil.Link, ifb Ifb, l Limit) error {
 	if err != nil {
 		return err
 	}
-	none := netutil.Sysctl{Key: "ipv6/conf/" + ifb.Name + "/addr_gen_mode", Value: "1", Optional: true}
-	if err := h.SetSysctls(none); err != nil {
+	if err := h.SetLink(made.Index, netutil.Change{AddrGen: netutil.AddrGenNone}); err != nil {
 		return err
 	}
 	if err := h.SetBucket(made.Index, l.Bucket(link.MTU)); err != nil {

@@ -1,0 +1,78 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// TestCommandsGiveNothingAway: a process of the container that looks at every new process sees no file of the host
+// and no OCI runtime while commands join it (CVE-2016-9962, CVE-2024-21626). Its own output, which it holds, has a name.
+func TestCommandsGiveNothingAway(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("spy")
+	id := n.run(p, "spy", "main", `i=0; while :; do
+ for f in /proc/[0-9]*/fd/* /proc/[0-9]*/exe /proc/[0-9]*/cwd /proc/[0-9]*/root; do l=$(readlink $f) && echo $f $l; done >/seen
+ grep -E 'runc|podwright-|cgroup|memfd' /seen | grep -v '/std[a-z]*$' >>/found; i=$((i+1)); echo $i >/rounds
+done`, "")
+	rounds := func() string { return n.exec(id, "cat", "/rounds") }
+	n.eventually(func() bool { _, err := n.Crictl("exec", "--sync", id, "cat", "/rounds"); return err == nil })
+	before := rounds()
+	cri := runtime.NewRuntimeServiceClient(n.dial())
+	for range 40 {
+		r, err := cri.ExecSync(t.Context(), &runtime.ExecSyncRequest{ContainerId: id, Cmd: []string{"ls", "/proc/self/fd"}})
+		if got := strings.Fields(string(r.GetStdout())); err != nil || strings.Join(got, " ") != "0 1 2 3" { // 3 is the directory itself
+			t.Fatalf("%v, %v", err, got)
+		}
+	}
+	if after := rounds(); after == before {
+		t.Fatalf("the spy stands at %s", after)
+	}
+	if found := n.exec(id, "sort", "-u", "/found"); found != "" {
+		t.Errorf("seen:\n%s", found)
+	}
+}
+
+// TestMountsUnderASwappedLink: one container swaps a directory of a shared volume for a link to / and back, while others
+// are made with a mount below it. Nothing of the host is made or mounted upon (CVE-2021-30465).
+func TestMountsUnderASwappedLink(t *testing.T) {
+	n := newNode(t)
+	shared, target := t.TempDir(), t.TempDir()
+	n.must(os.Mkdir(shared+"/at", 0o755))
+	n.must(os.WriteFile(target+"/mine", nil, 0o644))
+	volume := fmt.Sprintf(`{"container_path": "/vol", "host_path": %q}`, shared)
+	p := n.pod("swap")
+	n.run(p, "swap", "swapper", `ln -s / /vol/link; while :; do
+ mv -T /vol/at /vol/dir2 && mv -T /vol/link /vol/at; mv -T /vol/at /vol/link && mv -T /vol/dir2 /vol/at
+done`, `"mounts": [`+volume+`]`)
+	for _, want := range []os.FileMode{os.ModeDir, os.ModeSymlink, os.ModeDir} {
+		n.until(func() bool {
+			fi, err := os.Lstat(shared + "/at")
+			return err == nil && fi.Mode().Type() == want
+		})
+	}
+	name := filepath.Base(n.Base) + "-swapped"
+	ran := 0
+	for i := range 12 {
+		mounts := fmt.Sprintf(`"mounts": [%s, {"container_path": "/vol/at/%s", "host_path": %q}]`, volume, name, target)
+		id, err := n.RunContainer(p, "swap", fmt.Sprintf("c%d", i), image, "sleep 1000", mounts)
+		if err == nil { // whether it runs is a matter of luck
+			ran++
+			n.crictl("rm", "-f", id)
+		}
+	}
+	t.Logf("%d of 12 containers ran", ran)
+	if _, err := os.Lstat("/" + name); err == nil {
+		t.Errorf("/%s was made on the host", name)
+		_ = os.Remove("/" + name)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	n.must(err)
+	if strings.Contains(string(mounts), name) {
+		t.Errorf("the host has a mount at %s", name)
+	}
+}
