@@ -80,6 +80,7 @@ func only(t *testing.T, packages []listed) {
 		},
 		{[]string{"github.com/containerd/nri"}, []string{"cri-shim/internal/nri"}},
 		{[]string{"github.com/containerd/ttrpc"}, []string{"cri-shim/internal/monitor"}},
+		{[]string{"github.com/checkpoint-restore/checkpointctl"}, []string{"cri-shim/internal/checkpoint"}},
 	} {
 		for _, p := range packages {
 			if within(p.name(), rule.importers...) || within(p.name(), "test") {
@@ -107,6 +108,7 @@ func never(t *testing.T, packages []listed) {
 		}},
 		{"cri-shim/internal/store", []string{inner + "criserver", inner + "image", inner + "podnet", inner + "monitor"}},
 		{"cri-shim/internal/image", []string{inner + "criserver", inner + "podnet", inner + "monitor"}},
+		{"cri-shim/internal/checkpoint", []string{inner + "criserver", inner + "image", inner + "podnet", inner + "monitor", inner + "store"}},
 		{"cri-shim/internal/podnet", []string{inner + "criserver", inner + "image", inner + "monitor", inner + "store"}},
 		{"cri-shim/internal/stats", []string{inner + "criserver", inner + "image", inner + "podnet", inner + "monitor", inner + "store", inner + "rootfs"}},
 		{"cri-shim/internal/nri", []string{

@@ -14,6 +14,7 @@ import (
 type runtimeFeatures struct {
 	recursiveReadOnly bool // the mount option "rro"
 	idMap             bool // ID-mapped mounts, and the user namespaces that they are for
+	checkpoints       bool // it was built with CRIU's protocol
 }
 
 // askRuntime asks an OCI runtime. One that does not answer the question can do neither: the answer came with the
@@ -36,6 +37,11 @@ func readFeatures(out []byte) runtimeFeatures {
 	r := runtimeFeatures{recursiveReadOnly: slices.Contains(f.MountOptions, "rro")}
 	if l := f.Linux; l != nil && l.MountExtensions != nil && l.MountExtensions.IDMap != nil && l.MountExtensions.IDMap.Enabled != nil {
 		r.idMap = *l.MountExtensions.IDMap.Enabled && slices.Contains(l.Namespaces, "user")
+	}
+	for _, key := range []string{"org.opencontainers.runc.checkpoint.enabled", "run.oci.crun.checkpoint.enabled"} {
+		if f.Annotations[key] == "true" {
+			r.checkpoints = true
+		}
 	}
 	return r
 }

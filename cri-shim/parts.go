@@ -17,6 +17,7 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/bundle"
 	"github.com/podwright/podwright/cri-shim/internal/cdi"
 	"github.com/podwright/podwright/cri-shim/internal/cgroupfs"
+	"github.com/podwright/podwright/cri-shim/internal/checkpoint"
 	"github.com/podwright/podwright/cri-shim/internal/criserver"
 	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
 	"github.com/podwright/podwright/cri-shim/internal/monitor/client"
@@ -78,7 +79,7 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 	if p.images, err = newImages(ctx, cfg.Image, layout, o.Logger); err != nil {
 		return nil, err
 	}
-	if p.pods, err = p.newManager(o.Version, facts, layout); err != nil {
+	if p.pods, err = p.newManager(ctx, o.Version, facts, layout); err != nil {
 		return nil, err
 	}
 	if p.stats, err = p.newStats(layout); err != nil {
@@ -180,7 +181,7 @@ func networkOptions(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) pod
 	}
 }
 
-func (p *parts) newManager(version string, f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {
+func (p *parts) newManager(ctx context.Context, version string, f hostinfo.Facts, layout paths.Layout) (*pod.Manager, error) {
 	if p.config.EnableSELinux && !f.SELinux {
 		p.logger.Warn("enable_selinux: this host has no SELinux, nothing is labelled")
 	}
@@ -197,7 +198,8 @@ func (p *parts) newManager(version string, f hostinfo.Facts, layout paths.Layout
 	}
 	deps := pod.Deps{
 		Store: records, Images: p.images.store, Network: p.network, Pinner: podns.New(layout), Bundles: maker, Runtime: p.monitor,
-		Layout: layout, BootID: f.BootID, Logger: p.logger, Now: time.Now,
+		Checkpoints: p.newCheckpoints(ctx, layout),
+		Layout:      layout, BootID: f.BootID, Logger: p.logger, Now: time.Now,
 	}
 	if p.nri, err = newNRI(p.config, version, f, p.cgroups, maker, layout, p.logger); err != nil {
 		return nil, err
@@ -206,6 +208,14 @@ func (p *parts) newManager(version string, f hostinfo.Facts, layout paths.Layout
 		deps.Plugins = p.nri
 	}
 	return pod.New(deps)
+}
+
+func (p *parts) newCheckpoints(ctx context.Context, layout paths.Layout) *checkpoint.Checkpoints {
+	runtimes := make(map[string]checkpoint.Runtime, len(p.runtimes))
+	for handler, program := range p.runtimes {
+		runtimes[handler] = checkpoint.Runtime{Path: program, Checkpoints: askRuntime(ctx, program).checkpoints}
+	}
+	return checkpoint.New(checkpoint.Options{Layout: layout, Freezer: p.monitor, Runtimes: runtimes, CRIU: "criu"})
 }
 
 func (p *parts) newStats(layout paths.Layout) (*stats.Collector, error) {
@@ -247,7 +257,7 @@ func (p *parts) handlers(ctx context.Context, f hostinfo.Facts, layout paths.Lay
 func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
 	return criserver.New(criserver.Deps{
 		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network, Streams: p.streams,
-		Resources: p.pods, Stats: p.stats, Events: p.pods,
+		Resources: p.pods, Stats: p.stats, Events: p.pods, Checkpoints: p.pods,
 		Healthy: p.health.last, Ready: p.ready,
 		Layout: layout, Handlers: p.handlers(ctx, f, layout), SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
 		Config: struct {

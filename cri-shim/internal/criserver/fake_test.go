@@ -52,6 +52,18 @@ func (p *fakePods) do(ctx context.Context, call string) error {
 	return fail
 }
 
+func (p *fakePods) CheckpointContainer(ctx context.Context, id, location string) error {
+	return p.do(ctx, "checkpoint "+id+" "+location)
+}
+
+func (p *fakePods) CheckpointPod(ctx context.Context, id string, containers []pod.ID, dir string) error {
+	return p.do(ctx, fmt.Sprint("checkpointp ", id, " ", containers, " ", dir))
+}
+
+func (p *fakePods) RestorePod(ctx context.Context, dir string, cfg pod.SandboxConfig, containers []pod.ContainerConfig) (pod.ID, []pod.Restored, error) {
+	return testID, []pod.Restored{{Name: containers[0].Name, ID: "one"}}, p.do(ctx, "restore "+dir+" "+cfg.Name)
+}
+
 func (p *fakePods) called() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -236,7 +248,7 @@ func newWorld(t *testing.T, change ...func(*Deps)) *world {
 	}
 	d := Deps{
 		Sandboxes: w.pods, Containers: w.pods, View: w.pods, Images: w.store, Network: w.network, Streams: &w.streams,
-		Resources: w.pods, Stats: w.stats, Events: w.events,
+		Resources: w.pods, Stats: w.stats, Events: w.events, Checkpoints: w.pods,
 		Healthy: func() error { return w.healthy }, Ready: w.ready,
 		Layout:   paths.Layout{Root: filepath.Join(w.dir, "root"), State: filepath.Join(w.dir, "state")},
 		Handlers: []Handler{{Name: "", LacksUserNamespaces: "too old"}, {Name: "crun", RecursiveReadOnly: true, UserNamespaces: true}},

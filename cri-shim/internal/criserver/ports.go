@@ -35,6 +35,13 @@ type ContainerView interface {
 	ReopenLog(ctx context.Context, id string) error
 }
 
+// Checkpoints makes checkpoints of what runs, and pods of checkpoints. All end with their context.
+type Checkpoints interface {
+	CheckpointContainer(ctx context.Context, id, location string) error
+	CheckpointPod(ctx context.Context, id string, containers []pod.ID, dir string) error
+	RestorePod(ctx context.Context, dir string, cfg pod.SandboxConfig, containers []pod.ContainerConfig) (pod.ID, []pod.Restored, error)
+}
+
 // Resources changes the limits of what was made already. Zero fields and nil stay as they are.
 type Resources interface {
 	// UpdateContainer sets all of it or, with an error, nothing.

@@ -2,6 +2,7 @@ package criserver
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -57,46 +58,84 @@ func TestResourcesOfANewSandbox(t *testing.T) {
 	wantCode(t, err, codes.InvalidArgument, "config.linux.resources.cpuset_mems")
 }
 
-func TestCheckpointsAreRefused(t *testing.T) {
+func TestCheckpoints(t *testing.T) {
 	w := busyWorld(t)
-	one, two, ended := string(w.pods.containers[0].ID), string(w.pods.containers[1].ID), string(w.pods.containers[2].ID)
+	one, two := string(w.pods.containers[0].ID), string(w.pods.containers[1].ID)
 	for _, c := range []struct {
 		id, location string
+		timeout      int64
 		want         codes.Code
 		text         string
 	}{
-		{one, "/x.tar", codes.Unimplemented, "does not make"}, {one, "x.tar", codes.InvalidArgument, "location"},
-		{"ffff", "/x.tar", codes.NotFound, ""}, {ended, "/x.tar", codes.FailedPrecondition, "not running"},
+		{one, "x.tar", 0, codes.InvalidArgument, "location"}, {one, "/a/../x.tar", 0, codes.InvalidArgument, "location"},
+		{one, "/x.tar", -1, codes.InvalidArgument, "timeout"}, {"ffff", "/x.tar", 0, codes.NotFound, ""},
 	} {
-		_, err := w.CheckpointContainer(t.Context(), &runtime.CheckpointContainerRequest{ContainerId: c.id, Location: c.location})
+		_, err := w.CheckpointContainer(t.Context(), &runtime.CheckpointContainerRequest{ContainerId: c.id, Location: c.location, Timeout: c.timeout})
 		wantCode(t, err, c.want, c.text)
+	}
+	if _, err := w.CheckpointContainer(t.Context(), &runtime.CheckpointContainerRequest{ContainerId: one, Location: "/x.tar"}); err != nil {
+		t.Error(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), drainLimit)
 	defer cancel()
-	for text, c := range map[string]struct {
-		r    *runtime.CheckpointPodRequest
-		want codes.Code
-	}{
-		"does not make":         {&runtime.CheckpointPodRequest{OutputPath: "/d", ContainerIds: []string{two, one}}, codes.Unimplemented},
-		"each id once":          {&runtime.CheckpointPodRequest{OutputPath: "/d", ContainerIds: []string{one, one}}, codes.InvalidArgument},
-		"container_ids is miss": {&runtime.CheckpointPodRequest{OutputPath: "/d"}, codes.InvalidArgument},
-		"exactly the running":   {&runtime.CheckpointPodRequest{OutputPath: "/d", ContainerIds: []string{one}}, codes.FailedPrecondition},
-		"output_path":           {&runtime.CheckpointPodRequest{OutputPath: "d", ContainerIds: []string{one, two}}, codes.InvalidArgument},
-		`options "leave": want`: {&runtime.CheckpointPodRequest{OutputPath: "/d", ContainerIds: []string{one, two}, Options: map[string]string{"leave": "1"}}, codes.InvalidArgument},
+	for text, r := range map[string]*runtime.CheckpointPodRequest{
+		"each id once":          {OutputPath: "/d", ContainerIds: []string{one, one}},
+		"container_ids is miss": {OutputPath: "/d"},
+		"container_ids[0]":      {OutputPath: "/d", ContainerIds: []string{"../x"}},
+		"output_path":           {OutputPath: "d", ContainerIds: []string{one, two}},
+		`options "leave": want`: {OutputPath: "/d", ContainerIds: []string{one, two}, Options: map[string]string{"leave": "1"}},
 	} {
-		c.r.PodSandboxId = string(testID)
-		_, err := w.CheckpointPod(ctx, c.r)
-		wantCode(t, err, c.want, text)
+		r.PodSandboxId = string(testID)
+		_, err := w.CheckpointPod(ctx, r)
+		wantCode(t, err, codes.InvalidArgument, text)
 	}
-	_, err := w.CheckpointPod(t.Context(), &runtime.CheckpointPodRequest{PodSandboxId: string(testID), OutputPath: "/d", ContainerIds: []string{one, two}})
+	whole := &runtime.CheckpointPodRequest{PodSandboxId: string(testID), OutputPath: "/d/", ContainerIds: []string{one, two}}
+	_, err := w.CheckpointPod(t.Context(), whole)
 	wantCode(t, err, codes.InvalidArgument, "deadline")
-
-	restore := &runtime.RestorePodRequest{
-		CheckpointPath: "/d", Config: sandboxRequest().GetConfig(), ContainerConfigs: []*runtime.ContainerConfig{containerConfig()},
+	if _, err := w.CheckpointPod(ctx, whole); err != nil {
+		t.Error(err)
 	}
-	_, err = w.RestorePod(t.Context(), restore)
-	wantCode(t, err, codes.Unimplemented, "restore")
-	restore.RuntimeHandler = "no-such"
-	_, err = w.RestorePod(t.Context(), restore)
-	wantCode(t, err, codes.InvalidArgument, "runtime_handler")
+	want := fmt.Sprintf("checkpoint %s /x.tar; checkpointp %s [%s %s] /d", one, testID, one, two)
+	if got := w.pods.called(); got != want {
+		t.Errorf("asked for %s, want %s", got, want)
+	}
+}
+
+// The timeout of a request ends its work, and says so.
+func TestCheckpointTimeout(t *testing.T) {
+	w := busyWorld(t)
+	w.pods.block = make(chan struct{})
+	_, err := w.CheckpointContainer(t.Context(), &runtime.CheckpointContainerRequest{ContainerId: string(w.pods.containers[0].ID), Location: "/x.tar", Timeout: 1})
+	wantCode(t, err, codes.DeadlineExceeded, "")
+}
+
+func TestRestorePod(t *testing.T) {
+	w := busyWorld(t)
+	ctx, cancel := context.WithTimeout(t.Context(), drainLimit)
+	defer cancel()
+	request := func(change func(*runtime.RestorePodRequest)) *runtime.RestorePodRequest {
+		r := &runtime.RestorePodRequest{
+			CheckpointPath: "/d", Config: sandboxRequest().GetConfig(), ContainerConfigs: []*runtime.ContainerConfig{containerConfig()},
+		}
+		change(r)
+		return r
+	}
+	for text, change := range map[string]func(*runtime.RestorePodRequest){
+		"runtime_handler":        func(r *runtime.RestorePodRequest) { r.RuntimeHandler = "no-such" },
+		"checkpoint_path":        func(r *runtime.RestorePodRequest) { r.CheckpointPath = "d" },
+		"options":                func(r *runtime.RestorePodRequest) { r.Options = map[string]string{"x": ""} },
+		"container_configs is m": func(r *runtime.RestorePodRequest) { r.ContainerConfigs = nil },
+		"each name once":         func(r *runtime.RestorePodRequest) { r.ContainerConfigs = append(r.ContainerConfigs, containerConfig()) },
+		"container_configs[0]: ": func(r *runtime.RestorePodRequest) { r.ContainerConfigs[0].LogPath = "/abs" },
+	} {
+		_, err := w.RestorePod(ctx, request(change))
+		wantCode(t, err, codes.InvalidArgument, text)
+	}
+	r := request(func(*runtime.RestorePodRequest) {})
+	_, err := w.RestorePod(t.Context(), r)
+	wantCode(t, err, codes.InvalidArgument, "deadline")
+	resp, err := w.RestorePod(ctx, r)
+	if err != nil || resp.GetPodSandboxId() != string(testID) || resp.GetRestoredContainers()[0].GetContainerId() != "one" {
+		t.Errorf("restored: %v, %v", resp, err)
+	}
 }

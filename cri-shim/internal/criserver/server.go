@@ -36,6 +36,8 @@ type Deps struct {
 	Stats      Stats
 	Events     Events
 	Streams    Streams
+	// Checkpoints may be refused where CRIU is missing.
+	Checkpoints Checkpoints
 	// Healthy is nil while containers can be run; the error is shown in the node's status.
 	Healthy func() error
 	// Ready is closed when records and reality agree; until then every call is Unavailable.
@@ -71,8 +73,8 @@ func New(d Deps) (*Server, error) {
 	if d.Sandboxes == nil || d.Containers == nil || d.View == nil || d.Images == nil || d.Network == nil || d.Streams == nil {
 		return nil, fmt.Errorf("CRI server: a part is missing: %w", errdefs.ErrInvalidArgument)
 	}
-	if d.Resources == nil || d.Stats == nil || d.Events == nil {
-		return nil, fmt.Errorf("CRI server: resources, stats and events are needed: %w", errdefs.ErrInvalidArgument)
+	if d.Resources == nil || d.Stats == nil || d.Events == nil || d.Checkpoints == nil {
+		return nil, fmt.Errorf("CRI server: resources, stats, events and checkpoints are needed: %w", errdefs.ErrInvalidArgument)
 	}
 	if d.Healthy == nil || d.Ready == nil || d.Logger == nil || d.Version == "" {
 		return nil, fmt.Errorf("CRI server: health, readiness, logger and version are needed: %w", errdefs.ErrInvalidArgument)

@@ -42,6 +42,16 @@ func (l Layout) Work(sandbox, container string) string {
 	return filepath.Join(l.Container(sandbox, container), "work")
 }
 
+// Dump holds what is on its way into a container's checkpoint.
+func (l Layout) Dump(sandbox, container string) string {
+	return filepath.Join(l.Container(sandbox, container), "dump")
+}
+
+// Restore holds the processes of a container that is restored, until they run.
+func (l Layout) Restore(sandbox, container string) string {
+	return filepath.Join(l.Container(sandbox, container), "restore")
+}
+
 // Quarantine holds records that could not be trusted.
 func (l Layout) Quarantine() string { return filepath.Join(l.Root, "quarantine") }
 

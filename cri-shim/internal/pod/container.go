@@ -29,16 +29,17 @@ func (m *Manager) CreateContainer(ctx context.Context, sandbox string, cfg Conta
 				return c.ID, nil
 			}
 		}
-		return m.createContainer(ctx, op, s.ID, cfg)
+		return m.createContainer(ctx, op, s.ID, cfg, "")
 	})
 }
 
-func (m *Manager) createContainer(ctx context.Context, op *operation, sandbox ID, cfg ContainerConfig) (ID, error) {
+// createContainer makes a container that starts anew, or with the name of a checkpoint's directory goes on from there.
+func (m *Manager) createContainer(ctx context.Context, op *operation, sandbox ID, cfg ContainerConfig, checkpoint string) (ID, error) {
 	s, err := m.readySandbox(sandbox)
 	if err != nil {
 		return "", err
 	}
-	c := Container{ID: newID(), SandboxID: sandbox, Config: cfg, State: Creating, BootID: m.BootID, CreatedAt: m.Now()}
+	c := Container{ID: newID(), SandboxID: sandbox, Config: cfg, State: Creating, BootID: m.BootID, CreatedAt: m.Now(), Restore: checkpoint != ""}
 	if cfg.LogPath != "" && s.Config.LogDirectory != "" {
 		c.LogPath = filepath.Join(s.Config.LogDirectory, cfg.LogPath)
 	}
@@ -56,6 +57,10 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, sandbox ID
 	// Crash from here on: recovery sees Creating and tears the container down by its id.
 	op.at("preparing its root file system")
 	effective, cgroup, err := m.Bundles.Prepare(ctx, s, c, images)
+	if err == nil && c.Restore {
+		op.at("unpacking its checkpoint")
+		err = m.Checkpoints.Unpack(ctx, checkpoint, c)
+	}
 	if err == nil {
 		op.at("asking the plugins")
 		err = m.adjust(ctx, s, c, effective, cgroup)
@@ -146,16 +151,23 @@ func (m *Manager) startContainer(ctx context.Context, op *operation, id ID) erro
 	if c, err = m.table.changeContainer(id, func(c *Container) { c.started(p, m.Now()) }); err != nil {
 		return err
 	}
+	if c.Restore {
+		m.cleanCheckpoint(c)
+	}
 	m.tell(ctx, ContainerStarted, s, c)
 	return nil
 }
 
 func (m *Manager) startSpec(s Sandbox, c Container) StartSpec {
-	return StartSpec{
+	spec := StartSpec{
 		ID: c.ID, SandboxID: s.ID, Bundle: m.Layout.Bundle(string(c.ID)), Handler: s.Config.Handler,
 		CgroupPath: c.CgroupPath, LogPath: c.LogPath,
 		TTY: c.Config.TTY, Stdin: c.Config.Stdin, StdinOnce: c.Config.StdinOnce,
 	}
+	if c.Restore {
+		spec.Restore = filepath.Join(m.Layout.Restore(string(s.ID), string(c.ID)), "checkpoint")
+	}
+	return spec
 }
 
 // started takes the process into the record; its end may have been seen before.

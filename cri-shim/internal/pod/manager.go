@@ -30,11 +30,13 @@ type Deps struct {
 	Pinner  Pinner
 	Bundles Bundles
 	Runtime Runtime
-	Plugins Plugins // nil: there are none
-	Layout  paths.Layout
-	BootID  string // of this boot; records of another boot have lost their processes
-	Logger  *slog.Logger
-	Now     func() time.Time
+	// Checkpoints is what checkpoints are made with.
+	Checkpoints Checkpoints
+	Plugins     Plugins // nil: there are none
+	Layout      paths.Layout
+	BootID      string // of this boot; records of another boot have lost their processes
+	Logger      *slog.Logger
+	Now         func() time.Time
 }
 
 // Manager runs the operations on sandboxes and containers.
@@ -52,6 +54,9 @@ type Manager struct {
 func New(d Deps) (*Manager, error) {
 	if d.Store == nil || d.Images == nil || d.Network == nil || d.Pinner == nil || d.Bundles == nil || d.Runtime == nil {
 		return nil, fmt.Errorf("pod manager: a part is missing: %w", errdefs.ErrInvalidArgument)
+	}
+	if d.Checkpoints == nil {
+		return nil, fmt.Errorf("pod manager: checkpoints are missing: %w", errdefs.ErrInvalidArgument)
 	}
 	if d.BootID == "" || d.Logger == nil || d.Now == nil {
 		return nil, fmt.Errorf("pod manager: boot id, logger and clock are needed: %w", errdefs.ErrInvalidArgument)

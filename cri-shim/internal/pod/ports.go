@@ -104,6 +104,7 @@ type StartSpec struct {
 	TTY        bool
 	Stdin      bool
 	StdinOnce  bool
+	Restore    string // directory of a checkpoint whose processes go on; "" starts anew
 }
 
 // Process is a container's first process as the monitor knows it.

@@ -74,6 +74,9 @@ type Container struct {
 	TargetPID  int       `json:"targetPID,omitempty"`  // first process of the container whose PID namespace is joined
 	CgroupPath string    `json:"cgroupPath,omitempty"` // as in config.json: a path, or slice:prefix:name
 
+	// Restore is a container that goes on from a checkpoint instead of being started anew.
+	Restore bool `json:"restore,omitempty"`
+
 	// Updated are the limits after the last UpdateContainer; nil while those of Config hold. Updating are
 	// the limits that an update in flight is about to set.
 	Updated  *Resources `json:"updated,omitempty"`

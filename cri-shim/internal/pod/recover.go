@@ -114,6 +114,9 @@ func (m *Manager) recoverContainer(c Container, now seen) {
 	if err := m.holdImages(c); err != nil {
 		log.Warn("hold the images of a container", "err", err)
 	}
+	if c.State != Created && c.State != Starting {
+		m.cleanCheckpoint(c)
+	}
 	if c.Updating != nil {
 		m.ops.background(func(ctx context.Context) { m.finishUpdate(ctx, c.ID) })
 	}

@@ -90,7 +90,8 @@ func (w *world) start(t *testing.T) *Manager {
 	w.set(func() { w.crashAt, w.effects, w.watcher = 0, 0, nil })
 	m, err := New(Deps{
 		Store: w, Images: worldImages{w}, Network: worldNetwork{w}, Pinner: worldPinner{w}, Bundles: worldBundles{w}, Runtime: worldRuntime{w}, Plugins: w.plugins,
-		Layout: paths.Layout{Root: "/root", State: "/state"}, BootID: "boot", Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+		Checkpoints: worldCheckpoints{w},
+		Layout:      paths.Layout{Root: "/root", State: "/state"}, BootID: "boot", Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -210,6 +210,8 @@ func (m *Maker) Remove(_ context.Context, sandbox, id pod.ID) error {
 		os.RemoveAll(l.Upper(string(sandbox), string(id))),
 		os.RemoveAll(l.Work(string(sandbox), string(id))),
 		os.RemoveAll(m.volumeDir(sandbox, id)),
+		os.RemoveAll(l.Dump(string(sandbox), string(id))),
+		os.RemoveAll(l.Restore(string(sandbox), string(id))),
 	)
 }
 

@@ -32,6 +32,7 @@ type Runtime struct {
 	Root          string // its --root
 	SystemdCgroup bool
 	Reaper        *proc.Reaper
+	env           []string // beside PATH
 }
 
 // IO is the standard streams of a new process; nil is /dev/null. With Console they are ignored, and the
@@ -146,7 +147,7 @@ func (r Runtime) command(ctx context.Context, files IO, args ...string) error {
 		return f.Fd()
 	}
 	pid, done, err := r.Reaper.Start(append(argv, args...), &syscall.ProcAttr{
-		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		Env:   append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, r.env...),
 		Files: []uintptr{fd(files.Stdin), fd(files.Stdout), fd(files.Stderr), logW.Fd()},
 	})
 	_ = logW.Close()
@@ -199,7 +200,7 @@ func (r Runtime) classify(verb string, status proc.Status, messages []string) er
 		text = fmt.Sprintf("no message, exit code %d", status.Code)
 	}
 	text = string(bytes.ToValidUTF8([]byte(strings.Join(strings.Fields(text), " ")), []byte("?")))
-	if verb != "run" && strings.Contains(text, r.Root+"/") && strings.Contains(text, "No such file or directory") {
+	if verb != "run" && verb != "restore" && strings.Contains(text, r.Root+"/") && strings.Contains(text, "No such file or directory") {
 		// crun's way to say that it has no state of the container
 		return fmt.Errorf("oci runtime %s: %s: %w", verb, text, errdefs.ErrNotFound)
 	}
@@ -208,10 +209,10 @@ func (r Runtime) classify(verb string, status proc.Status, messages []string) er
 		says  []string
 	}{
 		{errdefs.ErrNotFound, []string{"does not exist", "container not found"}},
-		{errdefs.ErrFailedPrecondition, []string{"cannot exec in a stopped", "container not running", "cannot exec a container that has stopped", "cannot delete container"}},
+		{errdefs.ErrFailedPrecondition, []string{"cannot exec in a stopped", "container not running", "cannot exec a container that has stopped", "cannot exec in a paused", "cannot delete container"}},
 	} {
 		for _, s := range k.says {
-			if strings.Contains(text, s) && verb != "run" {
+			if strings.Contains(text, s) && verb != "run" && verb != "restore" {
 				return fmt.Errorf("oci runtime %s: %s: %w", verb, text, k.class)
 			}
 		}
@@ -219,7 +220,7 @@ func (r Runtime) classify(verb string, status proc.Status, messages []string) er
 	if verb == "update" {
 		return refusedUpdate(text)
 	}
-	if verb == "run" || verb == "exec" {
+	if verb == "run" || verb == "exec" || verb == "restore" {
 		return fmt.Errorf("oci runtime %s: %s: %w", verb, text, ErrStart)
 	}
 	return fmt.Errorf("oci runtime %s: %s", verb, text)

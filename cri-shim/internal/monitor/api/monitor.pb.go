@@ -202,6 +202,7 @@ type StartRequest struct {
 	Tty           bool                   `protobuf:"varint,6,opt,name=tty,proto3" json:"tty,omitempty"`
 	Stdin         bool                   `protobuf:"varint,7,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	StdinOnce     bool                   `protobuf:"varint,8,opt,name=stdin_once,json=stdinOnce,proto3" json:"stdin_once,omitempty"`
+	Restore       string                 `protobuf:"bytes,9,opt,name=restore,proto3" json:"restore,omitempty"` // directory that Dump has filled: the processes go on instead of being started; "" starts
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -290,6 +291,13 @@ func (x *StartRequest) GetStdinOnce() bool {
 		return x.StdinOnce
 	}
 	return false
+}
+
+func (x *StartRequest) GetRestore() string {
+	if x != nil {
+		return x.Restore
+	}
+	return ""
 }
 
 type Process struct {
@@ -704,6 +712,110 @@ func (x *UpdateRequest) GetResources() []byte {
 	return nil
 }
 
+type FreezeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FreezeRequest) Reset() {
+	*x = FreezeRequest{}
+	mi := &file_monitor_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FreezeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FreezeRequest) ProtoMessage() {}
+
+func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_monitor_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
+func (*FreezeRequest) Descriptor() ([]byte, []int) {
+	return file_monitor_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FreezeRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+type DumpRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Images        string                 `protobuf:"bytes,2,opt,name=images,proto3" json:"images,omitempty"` // directory for what CRIU writes
+	Work          string                 `protobuf:"bytes,3,opt,name=work,proto3" json:"work,omitempty"`     // directory for its log
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DumpRequest) Reset() {
+	*x = DumpRequest{}
+	mi := &file_monitor_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DumpRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DumpRequest) ProtoMessage() {}
+
+func (x *DumpRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_monitor_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DumpRequest.ProtoReflect.Descriptor instead.
+func (*DumpRequest) Descriptor() ([]byte, []int) {
+	return file_monitor_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DumpRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DumpRequest) GetImages() string {
+	if x != nil {
+		return x.Images
+	}
+	return ""
+}
+
+func (x *DumpRequest) GetWork() string {
+	if x != nil {
+		return x.Work
+	}
+	return ""
+}
+
 var File_monitor_proto protoreflect.FileDescriptor
 
 const file_monitor_proto_rawDesc = "" +
@@ -715,7 +827,7 @@ const file_monitor_proto_rawDesc = "" +
 	"\vInfoRequest\":\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
-	"\x03pid\x18\x02 \x01(\x03R\x03pid\"\xd1\x01\n" +
+	"\x03pid\x18\x02 \x01(\x03R\x03pid\"\xeb\x01\n" +
 	"\fStartRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -726,7 +838,8 @@ const file_monitor_proto_rawDesc = "" +
 	"\x03tty\x18\x06 \x01(\bR\x03tty\x12\x14\n" +
 	"\x05stdin\x18\a \x01(\bR\x05stdin\x12\x1d\n" +
 	"\n" +
-	"stdin_once\x18\b \x01(\bR\tstdinOnce\"z\n" +
+	"stdin_once\x18\b \x01(\bR\tstdinOnce\x12\x18\n" +
+	"\arestore\x18\t \x01(\tR\arestore\"z\n" +
 	"\aProcess\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x1d\n" +
@@ -756,7 +869,13 @@ const file_monitor_proto_rawDesc = "" +
 	"\tprocesses\x18\x01 \x03(\v2\x1d.podwright.monitor.v1.ProcessR\tprocesses\"=\n" +
 	"\rUpdateRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
-	"\tresources\x18\x02 \x01(\fR\tresources2\xf4\x05\n" +
+	"\tresources\x18\x02 \x01(\fR\tresources\"!\n" +
+	"\rFreezeRequest\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"I\n" +
+	"\vDumpRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06images\x18\x02 \x01(\tR\x06images\x12\x12\n" +
+	"\x04work\x18\x03 \x01(\tR\x04work2\x8c\a\n" +
 	"\aMonitor\x12M\n" +
 	"\x04Info\x12!.podwright.monitor.v1.InfoRequest\x1a\".podwright.monitor.v1.InfoResponse\x12J\n" +
 	"\x05Start\x12\".podwright.monitor.v1.StartRequest\x1a\x1d.podwright.monitor.v1.Process\x12J\n" +
@@ -767,7 +886,9 @@ const file_monitor_proto_rawDesc = "" +
 	"\tReopenLog\x12\x1f.podwright.monitor.v1.IDRequest\x1a\x1b.podwright.monitor.v1.Empty\x12G\n" +
 	"\x04List\x12\x1b.podwright.monitor.v1.Empty\x1a\".podwright.monitor.v1.ListResponse\x12E\n" +
 	"\x05Watch\x12\x1b.podwright.monitor.v1.Empty\x1a\x1d.podwright.monitor.v1.Process0\x01\x12J\n" +
-	"\x06Update\x12#.podwright.monitor.v1.UpdateRequest\x1a\x1b.podwright.monitor.v1.EmptyBBZ@github.com/podwright/podwright/cri-shim/internal/monitor/api;apib\x06proto3"
+	"\x06Update\x12#.podwright.monitor.v1.UpdateRequest\x1a\x1b.podwright.monitor.v1.Empty\x12N\n" +
+	"\x06Freeze\x12#.podwright.monitor.v1.FreezeRequest\x1a\x1b.podwright.monitor.v1.Empty(\x010\x01\x12F\n" +
+	"\x04Dump\x12!.podwright.monitor.v1.DumpRequest\x1a\x1b.podwright.monitor.v1.EmptyBBZ@github.com/podwright/podwright/cri-shim/internal/monitor/api;apib\x06proto3"
 
 var (
 	file_monitor_proto_rawDescOnce sync.Once
@@ -781,7 +902,7 @@ func file_monitor_proto_rawDescGZIP() []byte {
 	return file_monitor_proto_rawDescData
 }
 
-var file_monitor_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_monitor_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_monitor_proto_goTypes = []any{
 	(*Empty)(nil),         // 0: podwright.monitor.v1.Empty
 	(*IDRequest)(nil),     // 1: podwright.monitor.v1.IDRequest
@@ -795,6 +916,8 @@ var file_monitor_proto_goTypes = []any{
 	(*ExecResponse)(nil),  // 9: podwright.monitor.v1.ExecResponse
 	(*ListResponse)(nil),  // 10: podwright.monitor.v1.ListResponse
 	(*UpdateRequest)(nil), // 11: podwright.monitor.v1.UpdateRequest
+	(*FreezeRequest)(nil), // 12: podwright.monitor.v1.FreezeRequest
+	(*DumpRequest)(nil),   // 13: podwright.monitor.v1.DumpRequest
 }
 var file_monitor_proto_depIdxs = []int32{
 	6,  // 0: podwright.monitor.v1.Process.exit:type_name -> podwright.monitor.v1.Exit
@@ -809,18 +932,22 @@ var file_monitor_proto_depIdxs = []int32{
 	0,  // 9: podwright.monitor.v1.Monitor.List:input_type -> podwright.monitor.v1.Empty
 	0,  // 10: podwright.monitor.v1.Monitor.Watch:input_type -> podwright.monitor.v1.Empty
 	11, // 11: podwright.monitor.v1.Monitor.Update:input_type -> podwright.monitor.v1.UpdateRequest
-	3,  // 12: podwright.monitor.v1.Monitor.Info:output_type -> podwright.monitor.v1.InfoResponse
-	5,  // 13: podwright.monitor.v1.Monitor.Start:output_type -> podwright.monitor.v1.Process
-	0,  // 14: podwright.monitor.v1.Monitor.Signal:output_type -> podwright.monitor.v1.Empty
-	0,  // 15: podwright.monitor.v1.Monitor.Kill:output_type -> podwright.monitor.v1.Empty
-	0,  // 16: podwright.monitor.v1.Monitor.Delete:output_type -> podwright.monitor.v1.Empty
-	9,  // 17: podwright.monitor.v1.Monitor.Exec:output_type -> podwright.monitor.v1.ExecResponse
-	0,  // 18: podwright.monitor.v1.Monitor.ReopenLog:output_type -> podwright.monitor.v1.Empty
-	10, // 19: podwright.monitor.v1.Monitor.List:output_type -> podwright.monitor.v1.ListResponse
-	5,  // 20: podwright.monitor.v1.Monitor.Watch:output_type -> podwright.monitor.v1.Process
-	0,  // 21: podwright.monitor.v1.Monitor.Update:output_type -> podwright.monitor.v1.Empty
-	12, // [12:22] is the sub-list for method output_type
-	2,  // [2:12] is the sub-list for method input_type
+	12, // 12: podwright.monitor.v1.Monitor.Freeze:input_type -> podwright.monitor.v1.FreezeRequest
+	13, // 13: podwright.monitor.v1.Monitor.Dump:input_type -> podwright.monitor.v1.DumpRequest
+	3,  // 14: podwright.monitor.v1.Monitor.Info:output_type -> podwright.monitor.v1.InfoResponse
+	5,  // 15: podwright.monitor.v1.Monitor.Start:output_type -> podwright.monitor.v1.Process
+	0,  // 16: podwright.monitor.v1.Monitor.Signal:output_type -> podwright.monitor.v1.Empty
+	0,  // 17: podwright.monitor.v1.Monitor.Kill:output_type -> podwright.monitor.v1.Empty
+	0,  // 18: podwright.monitor.v1.Monitor.Delete:output_type -> podwright.monitor.v1.Empty
+	9,  // 19: podwright.monitor.v1.Monitor.Exec:output_type -> podwright.monitor.v1.ExecResponse
+	0,  // 20: podwright.monitor.v1.Monitor.ReopenLog:output_type -> podwright.monitor.v1.Empty
+	10, // 21: podwright.monitor.v1.Monitor.List:output_type -> podwright.monitor.v1.ListResponse
+	5,  // 22: podwright.monitor.v1.Monitor.Watch:output_type -> podwright.monitor.v1.Process
+	0,  // 23: podwright.monitor.v1.Monitor.Update:output_type -> podwright.monitor.v1.Empty
+	0,  // 24: podwright.monitor.v1.Monitor.Freeze:output_type -> podwright.monitor.v1.Empty
+	0,  // 25: podwright.monitor.v1.Monitor.Dump:output_type -> podwright.monitor.v1.Empty
+	14, // [14:26] is the sub-list for method output_type
+	2,  // [2:14] is the sub-list for method input_type
 	2,  // [2:2] is the sub-list for extension type_name
 	2,  // [2:2] is the sub-list for extension extendee
 	0,  // [0:2] is the sub-list for field type_name
@@ -837,7 +964,7 @@ func file_monitor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_monitor_proto_rawDesc), len(file_monitor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,6 +18,8 @@ type MonitorService interface {
 	List(context.Context, *Empty) (*ListResponse, error)
 	Watch(context.Context, *Empty, Monitor_WatchServer) error
 	Update(context.Context, *UpdateRequest) (*Empty, error)
+	Freeze(context.Context, Monitor_FreezeServer) error
+	Dump(context.Context, *DumpRequest) (*Empty, error)
 }
 
 type Monitor_WatchServer interface {
@@ -31,6 +33,28 @@ type monitorWatchServer struct {
 
 func (x *monitorWatchServer) Send(m *Process) error {
 	return x.StreamServer.SendMsg(m)
+}
+
+type Monitor_FreezeServer interface {
+	Send(*Empty) error
+	Recv() (*FreezeRequest, error)
+	ttrpc.StreamServer
+}
+
+type monitorFreezeServer struct {
+	ttrpc.StreamServer
+}
+
+func (x *monitorFreezeServer) Send(m *Empty) error {
+	return x.StreamServer.SendMsg(m)
+}
+
+func (x *monitorFreezeServer) Recv() (*FreezeRequest, error) {
+	m := new(FreezeRequest)
+	if err := x.StreamServer.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func RegisterMonitorService(srv *ttrpc.Server, svc MonitorService) {
@@ -99,6 +123,13 @@ func RegisterMonitorService(srv *ttrpc.Server, svc MonitorService) {
 				}
 				return svc.Update(ctx, &req)
 			},
+			"Dump": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req DumpRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Dump(ctx, &req)
+			},
 		},
 		Streams: map[string]ttrpc.Stream{
 			"Watch": {
@@ -110,6 +141,13 @@ func RegisterMonitorService(srv *ttrpc.Server, svc MonitorService) {
 					return nil, svc.Watch(ctx, m, &monitorWatchServer{stream})
 				},
 				StreamingClient: false,
+				StreamingServer: true,
+			},
+			"Freeze": {
+				Handler: func(ctx context.Context, stream ttrpc.StreamServer) (interface{}, error) {
+					return nil, svc.Freeze(ctx, &monitorFreezeServer{stream})
+				},
+				StreamingClient: true,
 				StreamingServer: true,
 			},
 		},
@@ -127,6 +165,8 @@ type MonitorClient interface {
 	List(context.Context, *Empty) (*ListResponse, error)
 	Watch(context.Context, *Empty) (Monitor_WatchClient, error)
 	Update(context.Context, *UpdateRequest) (*Empty, error)
+	Freeze(context.Context) (Monitor_FreezeClient, error)
+	Dump(context.Context, *DumpRequest) (*Empty, error)
 }
 
 type monitorClient struct {
@@ -235,6 +275,48 @@ func (x *monitorWatchClient) Recv() (*Process, error) {
 func (c *monitorClient) Update(ctx context.Context, req *UpdateRequest) (*Empty, error) {
 	var resp Empty
 	if err := c.client.Call(ctx, "podwright.monitor.v1.Monitor", "Update", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *monitorClient) Freeze(ctx context.Context) (Monitor_FreezeClient, error) {
+	stream, err := c.client.NewStream(ctx, &ttrpc.StreamDesc{
+		StreamingClient: true,
+		StreamingServer: true,
+	}, "podwright.monitor.v1.Monitor", "Freeze", nil)
+	if err != nil {
+		return nil, err
+	}
+	x := &monitorFreezeClient{stream}
+	return x, nil
+}
+
+type Monitor_FreezeClient interface {
+	Send(*FreezeRequest) error
+	Recv() (*Empty, error)
+	ttrpc.ClientStream
+}
+
+type monitorFreezeClient struct {
+	ttrpc.ClientStream
+}
+
+func (x *monitorFreezeClient) Send(m *FreezeRequest) error {
+	return x.ClientStream.SendMsg(m)
+}
+
+func (x *monitorFreezeClient) Recv() (*Empty, error) {
+	m := new(Empty)
+	if err := x.ClientStream.RecvMsg(m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *monitorClient) Dump(ctx context.Context, req *DumpRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "podwright.monitor.v1.Monitor", "Dump", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -99,7 +99,7 @@ func (c *container) run(ctx context.Context, rt runc.Runtime, io *stdio) (int, e
 	if err := io.follow(c.rec); err != nil {
 		return 0, err
 	}
-	return rt.Run(ctx, c.rec.ID, c.rec.Bundle, ends)
+	return c.bring(ctx, rt, ends)
 }
 
 func (c *container) runTerminal(ctx context.Context, rt runc.Runtime, io *stdio) (int, error) {
@@ -109,7 +109,7 @@ func (c *container) runTerminal(ctx context.Context, rt runc.Runtime, io *stdio)
 		return 0, err
 	}
 	defer con.close()
-	pid, err := rt.Run(ctx, c.rec.ID, c.rec.Bundle, runc.IO{Console: con.path})
+	pid, err := c.bring(ctx, rt, runc.IO{Console: con.path})
 	if err != nil {
 		return 0, err
 	}
@@ -197,6 +197,9 @@ func (c *container) adopt(ctx context.Context, rt runc.Runtime) error {
 	c.mu.Lock()
 	c.handle = handle
 	c.mu.Unlock()
+	if err := c.thaw(ctx, rt); err != nil {
+		c.s.log.Error("adopt a frozen container", "container", c.rec.ID, "err", err)
+	}
 	c.s.work.Go(func() {
 		if err := handle.Wait(); err != nil {
 			return // the monitor ends

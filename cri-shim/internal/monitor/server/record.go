@@ -23,6 +23,7 @@ type record struct {
 	TTY       bool   `json:"tty,omitempty"`
 	Stdin     bool   `json:"stdin,omitempty"`
 	StdinOnce bool   `json:"stdinOnce,omitempty"`
+	Restore   string `json:"restore,omitempty"` // directory of CRIU's images; "": it was started anew
 
 	// PID is 0 while the OCI runtime is still at work: an intent without its fact.
 	PID       int       `json:"pid,omitempty"`

@@ -37,12 +37,19 @@ func (s *Server) intercept(ctx context.Context, decode ttrpc.Unmarshaler, info *
 	if err == nil {
 		return resp, nil
 	}
+	return nil, toWire(err)
+}
+
+func toWire(err error) error {
+	if err == nil {
+		return nil
+	}
 	for _, m := range codeOf {
 		if errors.Is(err, m.class) {
-			return nil, status.Error(m.code, err.Error())
+			return status.Error(m.code, err.Error())
 		}
 	}
-	return nil, status.Error(codes.Internal, err.Error())
+	return status.Error(codes.Internal, err.Error())
 }
 
 // Info implements the protocol.
@@ -61,7 +68,7 @@ func (s *Server) Start(ctx context.Context, r *api.StartRequest) (*api.Process, 
 	}
 	c, ours := s.begin(record{
 		ID: r.Id, SandboxID: r.SandboxId, Bundle: r.Bundle, Handler: r.Handler, LogPath: r.LogPath,
-		TTY: r.Tty, Stdin: r.Stdin, StdinOnce: r.StdinOnce,
+		TTY: r.Tty, Stdin: r.Stdin, StdinOnce: r.StdinOnce, Restore: r.Restore,
 	})
 	if !ours {
 		if err := c.running(ctx); err != nil {

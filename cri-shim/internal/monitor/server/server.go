@@ -311,6 +311,8 @@ func validStart(r *api.StartRequest) error {
 	switch {
 	case !goodID.MatchString(r.Id):
 		return fmt.Errorf("id %.80q: must match %s: %w", r.Id, goodID, errdefs.ErrInvalidArgument)
+	case r.Restore != "" && !filepath.IsAbs(r.Restore):
+		return fmt.Errorf("restore %.200q: must be an absolute path: %w", r.Restore, errdefs.ErrInvalidArgument)
 	case !filepath.IsAbs(r.Bundle):
 		return fmt.Errorf("bundle %.200q: must be an absolute path: %w", r.Bundle, errdefs.ErrInvalidArgument)
 	case r.LogPath != "" && (!filepath.IsAbs(r.LogPath) || slices.Contains(strings.Split(r.LogPath, "/"), "..")):

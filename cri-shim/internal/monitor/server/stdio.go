@@ -56,7 +56,7 @@ func makeFIFOs(r record) (runc.IO, error) {
 			closeIO(out)
 			return runc.IO{}, fmt.Errorf("make FIFO %s: %w", path, err)
 		}
-		fd, err := unix.Open(path, e.mode|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		fd, err := openEnd(path, e.mode)
 		if err != nil {
 			closeIO(out)
 			return runc.IO{}, fmt.Errorf("open FIFO %s: %w", path, err)
@@ -67,6 +67,17 @@ func makeFIFOs(r record) (runc.IO, error) {
 		*e.end = os.NewFile(uintptr(fd), path)
 	}
 	return out, nil
+}
+
+// openEnd opens a FIFO that a container gets. O_NOFOLLOW would stay among the descriptor's flags, and CRIU opens it
+// anew, with the same flags, by a link in /proc.
+func openEnd(path string, mode int) (int, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fd)
+	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), mode|unix.O_CLOEXEC, 0)
 }
 
 func closeIO(io runc.IO) {
