@@ -1,13 +1,16 @@
 package lab
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"os"
 	"os/exec"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // Conf is a network configuration or a part of one.
@@ -70,24 +73,60 @@ func (n *Node) RunPlugin(c Call) (stdout []byte, err error) {
 	if c.Args != "" {
 		cmd.Env = append(cmd.Env, "CNI_ARGS="+c.Args)
 	}
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(c.Stdin), &out, &errs
+	// Files in memory and not pipes: there is nobody to copy, and to be measured along with the plugin.
+	var files [3]*os.File
+	for i, content := range [][]byte{c.Stdin, nil, nil} {
+		f, err := inMemory(content)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		files[i] = f
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
 	if err := n.Start(cmd); err != nil {
 		return nil, err
 	}
 	if c.Started != nil {
 		c.Started(cmd)
 	}
-	err = cmd.Wait()
+	ended := cmd.Wait()
+	out, err := written(files[1])
+	if err != nil {
+		return nil, err
+	}
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
-		return out.Bytes(), err
+	if !errors.As(ended, &exit) {
+		return out, ended
 	}
 	e := &Error{Command: c.Command, Plugin: c.Path, Exit: exit.ExitCode()}
-	if json.Unmarshal(out.Bytes(), e) != nil || e.Msg == "" {
-		e.Output = out.String() + errs.String()
+	if json.Unmarshal(out, e) != nil || e.Msg == "" {
+		errs, _ := written(files[2])
+		e.Output = string(out) + string(errs)
 	}
 	return nil, e
+}
+
+// inMemory is a file that is nowhere, at its beginning.
+func inMemory(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("plugin", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make a file in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "plugin")
+	if len(content) > 0 {
+		_, err = f.WriteAt(content, 0)
+	}
+	return f, err
+}
+
+// written is all that is in a file, wherever its offset is.
+func written(f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(f, 0, info.Size()))
 }
 
 func (a Attachment) ifName() string {
