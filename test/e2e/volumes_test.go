@@ -125,6 +125,11 @@ func checkMapped(t *testing.T, n *tester, p, name, mapping string) {
 	if got := n.exec(id, "sh", "-c", "echo $(id -u) $(stat -c %u /made /vol/made /etc/hosts /bin/busybox)"); got != "0 0 0 0 0" {
 		t.Errorf("inside, the owners are %s", got)
 	}
+	// Its root owns no file of the host's proc: what nothing masks is not its to write, and its cgroup is below the pod's.
+	const unmasked = "for f in /proc/sysrq-trigger /proc/sys/kernel/core_pattern /sys/fs/cgroup/*/release_agent /sys/fs/cgroup/*/cgroup.procs; do [ -e $f ] && (echo 1 >$f) 2>/dev/null && echo WROTE $f; done; true"
+	if got := n.exec(id, "sh", "-c", unmasked); got != "" {
+		t.Errorf("unmasked: %s", got)
+	}
 	upper := n.Root + "/pods/" + p + "/containers/" + id + "/upper/made"
 	// A volume keeps the owners that the pod sees, so that another pod, of other ids, can use it.
 	for path, want := range map[string]uint32{upper: 200000, volume + "/made": 0} {
@@ -136,6 +141,11 @@ func checkMapped(t *testing.T, n *tester, p, name, mapping string) {
 	}
 	pid, err := strconv.Atoi(n.crictl("inspect", "-o", "go-template", "--template", "{{.info.pid}}", id))
 	n.must(err)
+	cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	n.must(err)
+	if !strings.Contains(string(cgroups), n.CgroupParent+"/") {
+		t.Errorf("its cgroups are %s", cgroups)
+	}
 	out, err := exec.Command("stat", "-c", "%u", fmt.Sprintf("/proc/%d", pid)).Output()
 	n.must(err)
 	if got := strings.TrimSpace(string(out)); got != "200000" {

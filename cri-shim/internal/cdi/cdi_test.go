@@ -83,3 +83,29 @@ func TestFilesAreReadAnew(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOnlyTheAdministratorDescribesDevices: a device may bring a hook, which runs as root on the host.
+func TestOnlyTheAdministratorDescribesDevices(t *testing.T) {
+	d := dirs(t)
+	spec := func() *specs.Spec {
+		return &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
+	}
+	names := []string{"podwright.test/null=one"}
+	for mode, refused := range map[os.FileMode]bool{0o755: false, 0o700: false, 0o757: true, 0o777: true, 0o777 | os.ModeSticky: true} {
+		if err := os.Chmod(d[1], mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Inject(spec(), names); errors.Is(err, errdefs.ErrFailedPrecondition) != refused || (err == nil) == refused {
+			t.Errorf("%s: %v", mode, err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return // a user cannot give a directory away
+	}
+	if err := errors.Join(os.Chmod(d[1], 0o755), os.Chown(d[1], 65534, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Inject(spec(), names); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Errorf("of another user: %v", err)
+	}
+}

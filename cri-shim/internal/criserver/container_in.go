@@ -139,15 +139,15 @@ func mountsIn(f *faults, mounts []*runtime.Mount) []pod.Mount {
 	return out
 }
 
-// ofOpener are paths that would lead to files of ours.
-var ofOpener = regexp.MustCompile(`^/(dev/(fd|stdin|stdout|stderr)|proc/(self|thread-self))(/|$)`)
+// ofOpener are paths that would lead to files of ours, or to what a process has open at the moment.
+var ofOpener = regexp.MustCompile(`^/(dev/(fd|stdin|stdout|stderr)|proc/(self|thread-self)|proc/[0-9]+/(task/[0-9]+/)?fd)(/|$)`)
 
 // mountSourceIn checks that a mount shows either a path of the host or an image.
 func mountSourceIn(f *faults, field string, m *runtime.Mount) {
 	if m.GetImage().GetImage() == "" {
 		f.absolute(field+".host_path", m.GetHostPath())
 		if ofOpener.MatchString(path.Clean(m.GetHostPath())) {
-			f.bad(field+".host_path", m.GetHostPath(), "a path that does not depend on who opens it")
+			f.bad(field+".host_path", m.GetHostPath(), "a path that does not depend on who opens it, or when")
 		}
 		if m.GetImageSubPath() != "" {
 			f.bad(field+".image_sub_path", m.GetImageSubPath(), "image with it")

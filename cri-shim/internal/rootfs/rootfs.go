@@ -279,7 +279,8 @@ func mountInitRoot(rootfs string) error {
 // RemoveSandbox implements pod.Bundles.
 func (m *Maker) RemoveSandbox(_ context.Context, id pod.ID) error {
 	dir := m.opt.Layout.Shared(string(id))
-	if err := errors.Join(m.removeBundle(id), unmount(filepath.Join(dir, "shm"))); err != nil {
+	// An older cri-shim mounted shm alone.
+	if err := errors.Join(m.removeBundle(id), unmount(filepath.Join(dir, "shm")), unmount(dir)); err != nil {
 		return err
 	}
 	m.releaseContexts(id)

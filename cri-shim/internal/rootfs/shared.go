@@ -26,8 +26,8 @@ ff02::2	ip6-allrouters
 // PrepareSandbox implements pod.Bundles.
 func (m *Maker) PrepareSandbox(_ context.Context, s pod.Sandbox) error {
 	dir := m.opt.Layout.Shared(string(s.ID))
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return fmt.Errorf("make the sandbox's files: %w", err)
+	if err := mountShared(dir); err != nil {
+		return err
 	}
 	resolv, err := resolvConf(s.Config.DNS)
 	if err != nil {
@@ -62,21 +62,28 @@ func (m *Maker) PrepareSandbox(_ context.Context, s pod.Sandbox) error {
 	if s.HostIPC() {
 		return nil
 	}
-	return mountShm(filepath.Join(dir, "shm"), labels.Mount)
-}
-
-// mountShm mounts the /dev/shm of a pod: 64 MiB, as everywhere.
-func mountShm(path, label string) error {
-	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	shm := filepath.Join(dir, "shm")
+	if err := os.Mkdir(shm, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make shm: %w", err)
 	}
-	var st unix.Statfs_t
+	if err := os.Chmod(shm, 0o777|fs.ModeSticky); err != nil {
+		return fmt.Errorf("make shm: %w", err)
+	}
+	return m.relabel(shm, labels.Mount)
+}
+
+// mountShared mounts what holds all that a pod's containers may write outside of their layers, /dev/shm and the files
+// in /etc: 64 MiB, as everywhere for /dev/shm. In the state directory itself they could fill the host's /run.
+func mountShared(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("make the sandbox's files: %w", err)
+	}
 	var up, here unix.Stat_t
-	if unix.Statfs(path, &st) == nil && st.Type == unix.TMPFS_MAGIC && unix.Stat(path, &here) == nil && unix.Stat(filepath.Dir(path), &up) == nil && here.Dev != up.Dev {
+	if unix.Stat(dir, &here) == nil && unix.Stat(filepath.Dir(dir), &up) == nil && here.Dev != up.Dev {
 		return nil // mounted before a crash
 	}
-	if err := unix.Mount("shm", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=1777,size=65536k"+labelled(label)); err != nil {
-		return fmt.Errorf("mount shm: %w", err)
+	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0711,size=65536k"); err != nil {
+		return fmt.Errorf("mount the sandbox's files: %w", err)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func (p *session) serveSPDY(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() { _ = conn.Close() }()
 	conn.SetIdleTimeout(p.s.Idle)
-	if p.err = set.wait(p.ctx); p.err != nil {
+	if p.err = set.wait(p.ctx, conn.CloseChan()); p.err != nil {
 		return
 	}
 	status := set.streams[remotecommand.StreamTypeError]
@@ -97,13 +97,15 @@ func (s *streamSet) add(stream httpstream.Stream, replied <-chan struct{}) error
 
 // wait waits until all streams are there and their replies are sent: before, a write to one waits, and for
 // ever when the connection has broken.
-func (s *streamSet) wait(ctx context.Context) error {
+func (s *streamSet) wait(ctx context.Context, gone <-chan bool) error {
 	late := time.NewTimer(creationLimit)
 	defer late.Stop()
 	select {
 	case <-s.complete:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-gone: // also when a frame was none: then nobody reads, and sees that the client leaves
+		return errors.New("the connection ended before its streams were there")
 	case <-late.C:
 		return fmt.Errorf("the client has not opened its streams within %s", creationLimit)
 	}
