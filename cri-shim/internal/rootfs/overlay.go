@@ -20,7 +20,10 @@ func mountOverlay(target string, layers []string, upper, work, label string) err
 	if len(options) < os.Getpagesize() {
 		err = unix.Mount("overlay", target, "overlay", 0, options)
 	} else {
-		err = mountManyLayers(target, top, upper, work, label)
+		err = mountOneByOne(target, top, upper, work, label)
+		if errors.Is(err, unix.EINVAL) { // a kernel before 6.5
+			err = mountByDescriptors(target, top, upper, work, label)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("mount overlay of %d layers at %s: %w", len(layers), target, err)
@@ -45,8 +48,27 @@ func labelled(label string) string {
 	return `,context="` + label + `"`
 }
 
-// mountManyLayers hands the layers over one by one: mount(2) takes a page of options (lowerdir+ is Linux 6.5).
-func mountManyLayers(target string, top []string, upper, work, label string) error {
+// mountByDescriptors names the layers by open descriptors, of which some two hundred fit into the page of options that
+// mount(2) takes. The kernel looks the names up once.
+func mountByDescriptors(target string, top []string, upper, work, label string) error {
+	names := make([]string, 0, len(top))
+	for _, dir := range top {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("layer %s: %w", dir, err)
+		}
+		defer unix.Close(fd)
+		names = append(names, fmt.Sprintf("/proc/self/fd/%d", fd))
+	}
+	options := overlayOptions(names, upper, work, label)
+	if len(options) >= os.Getpagesize() {
+		return fmt.Errorf("this kernel takes fewer layers, from 6.5 on it takes 500: %w", unix.E2BIG)
+	}
+	return unix.Mount("overlay", target, "overlay", 0, options)
+}
+
+// mountOneByOne hands the layers over one by one (lowerdir+ is Linux 6.5).
+func mountOneByOne(target string, top []string, upper, work, label string) error {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return err

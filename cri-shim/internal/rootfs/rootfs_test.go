@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -361,6 +362,40 @@ func TestNumericUserIsNeverAName(t *testing.T) {
 
 func TestManyLayers(t *testing.T) {
 	h := newHost(t)
+	layers := manyLayers(t)
+	if err := h.m.mountRoot(pod.Sandbox{ID: "s"}, "many", layers, ""); err != nil {
+		t.Fatal(err)
+	}
+	topIs119(t, h.layout.Rootfs("many"))
+	if err := h.m.Remove(t.Context(), "s", "many"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestManyLayersBefore65: the same on a kernel that takes no layers one by one.
+func TestManyLayersBefore65(t *testing.T) {
+	newHost(t)
+	layers := manyLayers(t)
+	slices.Reverse(layers)
+	dir := t.TempDir()
+	target, upper, work := filepath.Join(dir, "target"), filepath.Join(dir, "upper"), filepath.Join(dir, "work")
+	for _, d := range []string{target, upper, work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := mountByDescriptors(target, layers, upper, work, ""); err != nil {
+		t.Fatal(err)
+	}
+	topIs119(t, target)
+	if err := unmount(target); err != nil {
+		t.Error(err)
+	}
+}
+
+// manyLayers are 120, the lowest first, whose names do not fit into a page.
+func manyLayers(t *testing.T) []string {
+	t.Helper()
 	var layers []string
 	for i := range 120 {
 		dir := filepath.Join(t.TempDir(), fmt.Sprint(i))
@@ -369,15 +404,14 @@ func TestManyLayers(t *testing.T) {
 		}
 		layers = append(layers, dir)
 	}
-	if err := h.m.mountRoot(pod.Sandbox{ID: "s"}, "many", layers, ""); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(filepath.Join(h.layout.Rootfs("many"), "top"))
+	return layers
+}
+
+func topIs119(t *testing.T, root string) {
+	t.Helper()
+	got, err := os.ReadFile(filepath.Join(root, "top"))
 	if err != nil || string(got) != "119" {
 		t.Errorf("the top layer says %q, %v", got, err)
-	}
-	if err := h.m.Remove(t.Context(), "s", "many"); err != nil {
-		t.Error(err)
 	}
 }
 
