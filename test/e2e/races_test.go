@@ -66,6 +66,7 @@ done`, `"mounts": [`+volume+`]`)
 		}
 	}
 	t.Logf("%d of 12 containers ran", ran)
+	n.crictl("rmp", "-f", p) // the volume is removed before the node
 	if _, err := os.Lstat("/" + name); err == nil {
 		t.Errorf("/%s was made on the host", name)
 		_ = os.Remove("/" + name)

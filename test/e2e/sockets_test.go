@@ -51,7 +51,7 @@ func TestSocketsHavePaths(t *testing.T) {
 		n.must(err)
 		dir, err := os.Stat(filepath.Dir(path))
 		n.must(err)
-		if fi.Mode().Perm()&0o007 != 0 && dir.Mode().Perm()&0o001 != 0 {
+		if fi.Mode().Perm()&0o002 != 0 && dir.Mode().Perm()&0o001 != 0 {
 			t.Errorf("%s is for everybody: %s, in a directory %s", path, fi.Mode(), dir.Mode())
 		}
 	}

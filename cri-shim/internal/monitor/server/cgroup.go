@@ -117,6 +117,7 @@ func (c cgroup) kill(ctx context.Context) error {
 		}
 		pids, err := c.pids()
 		if err != nil || len(pids) == 0 {
+			c.thaw() // also what a monitor that was killed in here has left: runc deletes nothing that is frozen
 			return err
 		}
 		err = signalAll(pids)
