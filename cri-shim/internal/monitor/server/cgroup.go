@@ -135,8 +135,12 @@ func (c cgroup) freeze() {
 	}
 }
 
-// thaw lets killed processes of a v1 cgroup die, whoever has frozen it or one below.
+// thaw lets killed processes of a v1 cgroup die, whoever has frozen it or one below. Those of v2 die all the same, but
+// the OCI runtime deletes nothing whose cgroup is frozen.
 func (c cgroup) thaw() {
+	if c.h.Unified != "" {
+		_ = os.WriteFile(c.h.Unified+c.path+"/cgroup.freeze", []byte("0"), 0)
+	}
 	root := c.h.V1["freezer"]
 	if root == "" {
 		return
