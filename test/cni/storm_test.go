@@ -1,9 +1,12 @@
 package cni
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,5 +130,52 @@ func waitForNoLinks(t testing.TB, n *lab.Node) {
 		if len(takeInventory(t, n).links) == 0 {
 			return
 		}
+	}
+}
+
+// TestHostPortWhileOthersChange connects to a pod's host port all the while that others get and lose theirs. None is lost: only
+// elements of maps change, no rule that a packet is just passing.
+func TestHostPortWhileOthersChange(t *testing.T) {
+	n := newNode(t)
+	c := network(n, "10.88.0.0/16")
+	pod := newPod(t)
+	kept, err := add(n, c, "kept", pod)
+	must(t, err)
+	stop, err := pod.Serve("kept", 80)
+	must(t, err)
+	defer stop()
+	port, _ := portsOf.Load("kept")
+	at := fmt.Sprintf("%s:%d", lab.NodeAddr4, port)
+
+	changes := 50
+	if long() {
+		changes = 300
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	var asked atomic.Int64
+	for range 3 {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				asked.Add(1)
+				if got := n.LAN.Ask("tcp", at); !strings.HasPrefix(got, "kept sees ") {
+					t.Errorf("connection %d to %s: %s", asked.Load(), at, got)
+				}
+			}
+		})
+	}
+	for i := range changes {
+		other := newPod(t)
+		a, err := add(n, c, fmt.Sprintf("other%d", i), other)
+		must(t, err)
+		must(t, n.Del(c, a.Attachment))
+		other.Close()
+	}
+	cancel()
+	asking.Wait()
+	must(t, n.Del(c, kept.Attachment))
+	t.Logf("%d connections during %d changes", asked.Load(), 2*changes)
+	if asked.Load() < int64(changes) {
+		t.Errorf("%d connections only", asked.Load())
 	}
 }
