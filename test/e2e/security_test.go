@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // confined is the security context that a kubelet sends for a pod of the restricted standard.
@@ -122,4 +124,60 @@ func TestNothingIsMountedOnProc(t *testing.T) {
 // containerJSON is a container that ends at once.
 func containerJSON(name string) string {
 	return fmt.Sprintf(`{"metadata": {"name": "%s", "attempt": 0}, "image": {"image": "%s"}, "command": ["sh", "-c", "true"]}`, name, image)
+}
+
+// TestLogsStayInTheirDirectory: a container that may write to the directory of all logs swaps that of another one's log
+// for a link, before the start and before a rotation: nothing is written where the link leads. Links above the
+// directory of the pod's logs are the administrator's.
+func TestLogsStayInTheirDirectory(t *testing.T) {
+	n := newNode(t)
+	cri := runtime.NewRuntimeServiceClient(n.dial())
+	ctx, outside := t.Context(), t.TempDir()
+	n.must(os.Symlink(n.Logs, n.Base+"/linked"))
+	attacker := n.run(n.pod("attacker"), "attacker", "main", "sleep 1000", fmt.Sprintf(`"mounts": [{"container_path": "/logs", "host_path": "%s"}]`, n.Logs))
+	swap := func(dir string) {
+		n.exec(attacker, "sh", "-c", fmt.Sprintf("mv /logs/%[1]s /logs/%[1]s.was && ln -s %[2]s /logs/%[1]s", dir, outside))
+	}
+	create := func(name string) string {
+		sandbox, container := podConfig(name), containerConfig("main", image, "sh", "-c", "while echo line; do sleep 0.1; done")
+		sandbox.LogDirectory, container.LogPath = n.Base+"/linked/"+name, "main/0.log"
+		sandbox.Linux = &runtime.LinuxPodSandboxConfig{CgroupParent: n.CgroupParent}
+		p, err := cri.RunPodSandbox(ctx, &runtime.RunPodSandboxRequest{Config: sandbox})
+		n.must(err)
+		n.must(os.MkdirAll(n.Logs+"/"+name+"/main", 0o755)) // as a kubelet does
+		c, err := cri.CreateContainer(ctx, &runtime.CreateContainerRequest{PodSandboxId: p.GetPodSandboxId(), Config: container, SandboxConfig: sandbox})
+		n.must(err)
+		return c.GetContainerId()
+	}
+	start := func(id string) error {
+		_, err := cri.StartContainer(ctx, &runtime.StartContainerRequest{ContainerId: id})
+		return err
+	}
+
+	for name, dir := range map[string]string{"container": "container/main", "pod": "pod"} {
+		id := create(name)
+		swap(dir)
+		if err := start(id); err == nil || !strings.Contains(err.Error(), "open log") {
+			t.Errorf("the directory of the %s's log is a link: %v", name, err)
+		}
+	}
+	rotated := create("rotated")
+	n.must(start(rotated))
+	swap("rotated/main")
+	if _, err := cri.ReopenContainerLog(ctx, &runtime.ReopenContainerLogRequest{ContainerId: rotated}); err == nil {
+		t.Error("a log is opened anew in a directory that is a link")
+	}
+	n.must(n.KillMonitor()) // the next one opens the log, too
+	n.eventually(func() bool {
+		_, err := cri.ReopenContainerLog(ctx, &runtime.ReopenContainerLogRequest{ContainerId: rotated})
+		return err != nil && strings.Contains(err.Error(), "open log")
+	})
+	if made, err := os.ReadDir(outside); err != nil || len(made) > 0 {
+		t.Errorf("where the links lead: %v, %v", made, err)
+	}
+	n.exec(attacker, "sh", "-c", "rm /logs/rotated/main && mv /logs/rotated/main.was /logs/rotated/main && rm /logs/rotated/main/0.log")
+	if _, err := cri.ReopenContainerLog(ctx, &runtime.ReopenContainerLogRequest{ContainerId: rotated}); err != nil {
+		t.Error(err)
+	}
+	n.eventually(func() bool { return strings.HasSuffix(text(t, n.Logs+"/rotated/main/0.log", "stdout"), "line\nline\n") })
 }

@@ -12,8 +12,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,10 +35,16 @@ const (
 	Stderr Stream = "stderr"
 )
 
+// Place says where a log lies. A container may be able to write there, so that any part of Name may be a link.
+type Place struct {
+	Dir  string // absolute; links on its way are the administrator's, and followed
+	Name string // path below Dir, in which no link is followed; "" discards
+}
+
 // Log is the log file of one container. A nil file discards: the output must still be drained.
 type Log struct {
-	path string
-	now  func() time.Time
+	place Place
+	now   func() time.Time
 
 	mu      sync.Mutex
 	f       *os.File // guarded by mu; nil: discard
@@ -43,49 +52,23 @@ type Log struct {
 	dropped int      // guarded by mu; lines the disk refused
 }
 
-// Open opens, or makes, the log file at path; "" discards. It refuses what is not a regular file, and
-// does not follow a symbolic link in the last component.
-func Open(path string, now func() time.Time) (*Log, error) {
-	l := &Log{path: path, now: now}
-	if path == "" {
-		return l, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	f, err := openFile(path)
-	if err != nil {
-		return nil, err
-	}
-	l.f = f
-	return l, nil
-}
+// New returns a log that discards until Open or Reopen has succeeded.
+func New(p Place, now func() time.Time) *Log { return &Log{place: p, now: now} }
 
-func openFile(path string) (*os.File, error) {
-	// O_NONBLOCK: a FIFO in the place of the file must not stop us.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = errors.New("not a regular file")
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("open log %s: %w", path, err)
-	}
-	return f, nil
-}
+// Open opens the log's file, and makes it and the directories on its way when they are missing. It refuses what
+// is not a regular file in directories that are no links.
+func (l *Log) Open() error { return l.open(true) }
 
 // Reopen opens the file anew, after it was renamed. A line is in the old file or in the new one.
-func (l *Log) Reopen() error {
-	if l.path == "" {
+func (l *Log) Reopen() error { return l.open(false) }
+
+func (l *Log) open(makeDirs bool) error {
+	if l.place.Name == "" {
 		return nil
 	}
-	f, err := openFile(l.path)
+	f, err := openFile(l.place, makeDirs)
 	if err != nil {
-		return err
+		return fmt.Errorf("open log %s: %w", filepath.Join(l.place.Dir, l.place.Name), err)
 	}
 	l.mu.Lock()
 	old := l.f
@@ -95,6 +78,60 @@ func (l *Log) Reopen() error {
 		return old.Close()
 	}
 	return nil
+}
+
+func openFile(p Place, makeDirs bool) (*os.File, error) {
+	dir, err := openDir(p, makeDirs)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	// O_NONBLOCK: a FIFO in the place of the file must not stop us.
+	fd, err := unix.Openat(dir, path.Base(p.Name), unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), p.Name)
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// openDir opens the directory of the file, from p.Dir on one step at a time: a link is ENOTDIR, and one that is
+// put there later changes nothing.
+func openDir(p Place, makeDirs bool) (int, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	if makeDirs {
+		if err := os.MkdirAll(p.Dir, 0o755); err != nil {
+			return -1, err
+		}
+	}
+	dir, err := unix.Open(p.Dir, flags, 0)
+	if err != nil {
+		return -1, err
+	}
+	steps := strings.Split(p.Name, "/")
+	for i, step := range steps[:len(steps)-1] {
+		if makeDirs {
+			if err := unix.Mkdirat(dir, step, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+				_ = unix.Close(dir)
+				return -1, fmt.Errorf("make %s: %w", path.Join(steps[:i+1]...), err)
+			}
+		}
+		next, err := unix.Openat(dir, step, flags|unix.O_NOFOLLOW, 0)
+		_ = unix.Close(dir)
+		if err != nil {
+			return -1, fmt.Errorf("%s: %w", path.Join(steps[:i+1]...), err)
+		}
+		dir = next
+	}
+	return dir, nil
 }
 
 // Close closes the file.

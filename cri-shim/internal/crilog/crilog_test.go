@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,10 +16,12 @@ func clock() time.Time { return time.Date(2001, 2, 3, 4, 5, 6, 7, time.UTC) }
 
 const stamp = "2001-02-03T04:05:06.000000007Z "
 
+func at(path string) *Log { return New(Place{filepath.Dir(path), filepath.Base(path)}, clock) }
+
 func open(t *testing.T, path string) *Log {
 	t.Helper()
-	l, err := Open(path, clock)
-	if err != nil {
+	l := at(path)
+	if err := l.Open(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
@@ -42,7 +45,15 @@ func traps(t *testing.T) map[string]func(path string) error {
 	return map[string]func(path string) error{
 		"link": func(p string) error { return os.Symlink(victim, p) }, "dangling link": func(p string) error { return os.Symlink(victim+"2", p) },
 		"FIFO": func(p string) error { return unix.Mkfifo(p, 0o600) }, "directory": func(p string) error { return os.Mkdir(p, 0o700) },
-		"device": func(p string) error { return os.Symlink("/dev/null", p) },
+		"link to a device": func(p string) error { return os.Symlink("/dev/null", p) },
+		"FIFO that is read": func(p string) error {
+			if err := unix.Mkfifo(p, 0o600); err != nil {
+				return err
+			}
+			reader, err := os.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK, 0)
+			t.Cleanup(func() { _ = reader.Close() })
+			return err
+		},
 	}
 }
 
@@ -53,7 +64,7 @@ func TestOnlyFilesAreOpened(t *testing.T) {
 		if err := put(path); err != nil {
 			t.Fatal(err)
 		}
-		if l, err := Open(path, clock); err == nil {
+		if l := at(path); l.Open() == nil {
 			_ = l.Close()
 			t.Errorf("a %s is opened", name)
 		}
@@ -75,6 +86,45 @@ func TestRotationIsNoTrap(t *testing.T) {
 		l.Write(Stdout, []byte("on\n"), false)
 		if got, err := os.ReadFile(path + ".1"); err != nil || string(got) != stamp+"stdout F on\n" {
 			t.Errorf("%s: the log is %q, %v", name, got, err)
+		}
+	}
+}
+
+// TestDirectoriesAreNotLinks: below the directory that is trusted no link is followed, whether it was there before the
+// log or took its directory's place; links on the way to it are. A log that cannot be opened discards until it can.
+func TestDirectoriesAreNotLinks(t *testing.T) {
+	for _, swapped := range []string{"pod", "pod/main", "pod/main/0.log"} {
+		base, outside := t.TempDir(), t.TempDir()
+		if err := errors.Join(os.Mkdir(base+"/disk", 0o700), os.Symlink("disk", base+"/logs"), os.MkdirAll(outside+"/main", 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		l := New(Place{base + "/logs", "pod/main/0.log"}, clock)
+		if err := l.Open(); err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		path := base + "/disk/" + swapped
+		if err := errors.Join(os.Rename(path, base+"/was"), os.Symlink(outside, path)); err != nil {
+			t.Fatal(err)
+		}
+		late := New(Place{base + "/logs", "pod/main/0.log"}, clock)
+		if late.Open() == nil || late.Reopen() == nil || l.Reopen() == nil {
+			t.Errorf("%s: a link is followed", swapped)
+		}
+		if n := late.Write(Stdout, []byte("lost\n"), false); n != 5 {
+			t.Errorf("%s: not opened, it takes %d bytes", swapped, n)
+		}
+		l.Write(Stdout, []byte("kept\n"), false)
+		if made, _ := filepath.Glob(outside + "/*/*"); len(made) > 0 {
+			t.Errorf("%s: made outside: %v", swapped, made)
+		}
+		if err := errors.Join(os.Remove(path), os.Rename(base+"/was", path), late.Reopen()); err != nil {
+			t.Fatal(err)
+		}
+		late.Write(Stdout, []byte("late\n"), false)
+		_ = late.Close()
+		if got, err := os.ReadFile(base + "/disk/pod/main/0.log"); err != nil || string(got) != stamp+"stdout F kept\n"+stamp+"stdout F late\n" {
+			t.Errorf("%s: the log is %q, %v", swapped, got, err)
 		}
 	}
 }

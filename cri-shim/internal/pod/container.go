@@ -161,8 +161,11 @@ func (m *Manager) startContainer(ctx context.Context, op *operation, id ID) erro
 func (m *Manager) startSpec(s Sandbox, c Container) StartSpec {
 	spec := StartSpec{
 		ID: c.ID, SandboxID: s.ID, Bundle: m.Layout.Bundle(string(c.ID)), Handler: s.Config.Handler,
-		CgroupPath: c.CgroupPath, LogPath: c.LogPath,
-		TTY: c.Config.TTY, Stdin: c.Config.Stdin, StdinOnce: c.Config.StdinOnce,
+		CgroupPath: c.CgroupPath,
+		TTY:        c.Config.TTY, Stdin: c.Config.Stdin, StdinOnce: c.Config.StdinOnce,
+	}
+	if c.LogPath != "" {
+		spec.LogDir, spec.LogPath = s.Config.LogDirectory, c.LogPath
 	}
 	if c.Restore {
 		spec.Restore = filepath.Join(m.Layout.Restore(string(s.ID), string(c.ID)), "checkpoint")

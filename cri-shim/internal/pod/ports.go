@@ -100,6 +100,7 @@ type StartSpec struct {
 	Bundle     string // directory of config.json
 	Handler    string // name of the OCI runtime handler; "" is the default
 	CgroupPath string
+	LogDir     string // LogPath is below it; of both, links are followed in its parents only
 	LogPath    string // absolute; "" discards
 	TTY        bool
 	Stdin      bool

@@ -202,7 +202,8 @@ type StartRequest struct {
 	Tty           bool                   `protobuf:"varint,6,opt,name=tty,proto3" json:"tty,omitempty"`
 	Stdin         bool                   `protobuf:"varint,7,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	StdinOnce     bool                   `protobuf:"varint,8,opt,name=stdin_once,json=stdinOnce,proto3" json:"stdin_once,omitempty"`
-	Restore       string                 `protobuf:"bytes,9,opt,name=restore,proto3" json:"restore,omitempty"` // directory that Dump has filled: the processes go on instead of being started; "" starts
+	Restore       string                 `protobuf:"bytes,9,opt,name=restore,proto3" json:"restore,omitempty"`                                // directory that Dump has filled: the processes go on instead of being started; "" starts
+	LogDirectory  string                 `protobuf:"bytes,10,opt,name=log_directory,json=logDirectory,proto3" json:"log_directory,omitempty"` // what log_path is below; neither it nor what is below may be a link. "": only log_path itself may not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -296,6 +297,13 @@ func (x *StartRequest) GetStdinOnce() bool {
 func (x *StartRequest) GetRestore() string {
 	if x != nil {
 		return x.Restore
+	}
+	return ""
+}
+
+func (x *StartRequest) GetLogDirectory() string {
+	if x != nil {
+		return x.LogDirectory
 	}
 	return ""
 }
@@ -827,7 +835,7 @@ const file_monitor_proto_rawDesc = "" +
 	"\vInfoRequest\":\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
-	"\x03pid\x18\x02 \x01(\x03R\x03pid\"\xeb\x01\n" +
+	"\x03pid\x18\x02 \x01(\x03R\x03pid\"\x90\x02\n" +
 	"\fStartRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -839,7 +847,9 @@ const file_monitor_proto_rawDesc = "" +
 	"\x05stdin\x18\a \x01(\bR\x05stdin\x12\x1d\n" +
 	"\n" +
 	"stdin_once\x18\b \x01(\bR\tstdinOnce\x12\x18\n" +
-	"\arestore\x18\t \x01(\tR\arestore\"z\n" +
+	"\arestore\x18\t \x01(\tR\arestore\x12#\n" +
+	"\rlog_directory\x18\n" +
+	" \x01(\tR\flogDirectory\"z\n" +
 	"\aProcess\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x1d\n" +

@@ -149,6 +149,8 @@ func (n *node) rootfs() string {
 	return root
 }
 
+func (n *node) logs() string { return filepath.Join(n.layout.State, "logs") }
+
 // bundle writes a container that runs a shell script.
 func (n *node) bundle(id, script string, change func(*specs.Spec)) pod.StartSpec {
 	n.t.Helper()
@@ -181,7 +183,7 @@ func (n *node) bundle(id, script string, change func(*specs.Spec)) pod.StartSpec
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	return pod.StartSpec{ID: pod.ID(id), SandboxID: "s", Bundle: dir, LogPath: filepath.Join(n.layout.State, "logs", id+".log"), TTY: spec.Process.Terminal}
+	return pod.StartSpec{ID: pod.ID(id), SandboxID: "s", Bundle: dir, LogDir: n.logs(), LogPath: filepath.Join(n.logs(), id+".log"), TTY: spec.Process.Terminal}
 }
 
 func (n *node) start(id, script string, change func(*specs.Spec)) pod.StartSpec {
@@ -355,6 +357,29 @@ func TestKillFrozen(t *testing.T) {
 	}
 	if e := n.exit("frozen"); e.Code != 137 {
 		t.Errorf("got %+v", e)
+	}
+}
+
+// TestSwappedLogs: a link in the place of the log's directory is not followed, by a start nor by the next monitor, under
+// which the container can go on writing.
+func TestSwappedLogs(t *testing.T) {
+	n := newNode(t)
+	n.start("writes", "sleep 2; head -c 1000000 /dev/zero | tr '\\0' '\\n'; exit 5", nil)
+	outside := t.TempDir()
+	if err := errors.Join(os.Rename(n.logs(), n.logs()+".was"), os.Symlink(outside, n.logs())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.c.Start(t.Context(), n.bundle("late", "echo x", nil)); err == nil || !strings.Contains(err.Error(), "open log") {
+		t.Errorf("a start: %v", err)
+	}
+	if err := syscall.Kill(n.pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if e := n.exit("writes"); e.Code != 5 {
+		t.Errorf("it ended with %+v", e)
+	}
+	if made, err := os.ReadDir(outside); err != nil || len(made) > 0 {
+		t.Errorf("made outside: %v, %v", made, err)
 	}
 }
 

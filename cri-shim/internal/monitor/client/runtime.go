@@ -13,7 +13,8 @@ import (
 func (c *Client) Start(ctx context.Context, s pod.StartSpec) (pod.Process, error) {
 	p, err := call(ctx, c, true, func(m api.MonitorClient) (*api.Process, error) {
 		return m.Start(ctx, &api.StartRequest{
-			Id: string(s.ID), SandboxId: string(s.SandboxID), Bundle: s.Bundle, Handler: s.Handler, LogPath: s.LogPath,
+			Id: string(s.ID), SandboxId: string(s.SandboxID), Bundle: s.Bundle, Handler: s.Handler,
+			LogDirectory: s.LogDir, LogPath: s.LogPath,
 			Tty: s.TTY, Stdin: s.Stdin, StdinOnce: s.StdinOnce, Restore: s.Restore,
 		})
 	})

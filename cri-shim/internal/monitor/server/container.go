@@ -53,11 +53,10 @@ func (c *container) start(ctx context.Context, rt runc.Runtime) (err error) {
 		return fmt.Errorf("record container %s: %w", c.rec.ID, err)
 	}
 	// Crash from here on: the next monitor asks the runtime what came of it.
-	log, err := crilog.Open(c.rec.LogPath, time.Now)
-	if err != nil {
+	io := &stdio{log: crilog.New(c.rec.log(), time.Now)}
+	if err := io.log.Open(); err != nil {
 		return err
 	}
-	io := &stdio{log: log}
 	settle := c.s.reaper.Expecting()
 	defer settle()
 	pid, err := c.run(ctx, rt, io)
@@ -236,13 +235,9 @@ func (c *container) followQuietly() {
 	if c.rec.TTY {
 		return
 	}
-	log, err := crilog.Open(c.rec.LogPath, time.Now)
-	if err == nil {
-		io := &stdio{log: log}
-		c.io = io
-		err = io.follow(c.rec)
-	}
-	if err != nil {
+	c.io = &stdio{log: crilog.New(c.rec.log(), time.Now)}
+	// A container whose log cannot be opened loses lines, until ReopenLog, instead of being stopped by a full FIFO.
+	if err := errors.Join(c.io.log.Open(), c.io.follow(c.rec)); err != nil {
 		c.s.log.Error("follow the output of an adopted container", "container", c.rec.ID, "err", err)
 	}
 }

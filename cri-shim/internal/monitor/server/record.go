@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
+	"github.com/podwright/podwright/cri-shim/internal/crilog"
 	"github.com/podwright/podwright/pkg/durable"
 )
 
@@ -19,6 +21,7 @@ type record struct {
 	SandboxID string `json:"sandboxID"`
 	Bundle    string `json:"bundle"`
 	Handler   string `json:"handler,omitempty"`
+	LogDir    string `json:"logDir,omitempty"` // LogPath is below it; "": of a cri-shim that did not say
 	LogPath   string `json:"logPath,omitempty"`
 	TTY       bool   `json:"tty,omitempty"`
 	Stdin     bool   `json:"stdin,omitempty"`
@@ -29,6 +32,19 @@ type record struct {
 	PID       int       `json:"pid,omitempty"`
 	StartTick uint64    `json:"startTick,omitempty"` // tells the process from a later one with its pid
 	StartedAt time.Time `json:"startedAt,omitzero"`
+}
+
+// log says where the log lies. Whoever writes to the directory of all pods' logs can replace that of a pod, and all
+// below: links are followed above it only.
+func (r record) log() crilog.Place {
+	if r.LogPath == "" {
+		return crilog.Place{}
+	}
+	dir := filepath.Dir(r.LogPath)
+	if r.LogDir != "" {
+		dir = filepath.Dir(r.LogDir)
+	}
+	return crilog.Place{Dir: dir, Name: strings.TrimLeft(strings.TrimPrefix(r.LogPath, dir), "/")}
 }
 
 // ending is the end of a container, as kept in its exit file.

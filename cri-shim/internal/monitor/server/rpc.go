@@ -67,7 +67,7 @@ func (s *Server) Start(ctx context.Context, r *api.StartRequest) (*api.Process, 
 		return nil, err
 	}
 	c, ours := s.begin(record{
-		ID: r.Id, SandboxID: r.SandboxId, Bundle: r.Bundle, Handler: r.Handler, LogPath: r.LogPath,
+		ID: r.Id, SandboxID: r.SandboxId, Bundle: r.Bundle, Handler: r.Handler, LogDir: r.LogDirectory, LogPath: r.LogPath,
 		TTY: r.Tty, Stdin: r.Stdin, StdinOnce: r.StdinOnce, Restore: r.Restore,
 	})
 	if !ours {

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -315,8 +314,10 @@ func validStart(r *api.StartRequest) error {
 		return fmt.Errorf("restore %.200q: must be an absolute path: %w", r.Restore, errdefs.ErrInvalidArgument)
 	case !filepath.IsAbs(r.Bundle):
 		return fmt.Errorf("bundle %.200q: must be an absolute path: %w", r.Bundle, errdefs.ErrInvalidArgument)
-	case r.LogPath != "" && (!filepath.IsAbs(r.LogPath) || slices.Contains(strings.Split(r.LogPath, "/"), "..")):
-		return fmt.Errorf("log_path %.200q: must be absolute and without ..: %w", r.LogPath, errdefs.ErrInvalidArgument)
+	case r.LogPath != "" && (!filepath.IsAbs(r.LogPath) || filepath.Clean(r.LogPath) != r.LogPath):
+		return fmt.Errorf("log_path %.200q: must be absolute and clean: %w", r.LogPath, errdefs.ErrInvalidArgument)
+	case r.LogDirectory != "" && (filepath.Clean(r.LogDirectory) != r.LogDirectory || !strings.HasPrefix(r.LogPath, strings.TrimSuffix(r.LogDirectory, "/")+"/")):
+		return fmt.Errorf("log_directory %.200q: must be clean, with log_path %.200q below it: %w", r.LogDirectory, r.LogPath, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
