@@ -90,7 +90,16 @@ func TestListenReplacesOnlyADeadSocket(t *testing.T) {
 	if err := os.Symlink(precious, link); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{precious, link, dir} {
+	old, other := filepath.Join(dir, "old.sock"), filepath.Join(dir, "other")
+	dead, err = net.ListenUnix("unix", &net.UnixAddr{Name: old, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	if err := errors.Join(dead.Close(), os.Symlink(old, other)); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{precious, link, other, dir} {
 		if _, err := listen(p); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("%s: %v", p, err)
 		}

@@ -35,6 +35,7 @@ done`, "")
 	if found := n.exec(id, "sort", "-u", "/found"); found != "" {
 		t.Errorf("seen:\n%s", found)
 	}
+	n.exec(id, "sh", "-c", "cd /sys/fs/cgroup && until grep -q cwd./sys/fs/cgroup /found; do sleep 0.1; done") // it does look at commands
 }
 
 // TestMountsUnderASwappedLink: one container swaps a directory of a shared volume for a link to / and back, while others

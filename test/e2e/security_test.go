@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -54,20 +55,44 @@ func TestConfined(t *testing.T) {
 	}
 }
 
-// TestRuntimeIsNotOverwritten: a container that executes the runtime by its own /proc/self/exe gets no hold of the
-// host's file (CVE-2019-5736).
+// TestRuntimeIsNotOverwritten: a container runs the OCI runtime by its own /proc/self/exe, and another process of its
+// pod keeps the program open and writes to it when it is over: it gets no hold of the host's file (CVE-2019-5736).
 func TestRuntimeIsNotOverwritten(t *testing.T) {
-	n := newNode(t)
-	runc, err := exec.LookPath("runc")
+	n := prepareNode(t)
+	original, err := exec.LookPath("runc")
 	n.must(err)
-	before, err := os.ReadFile(runc)
+	before, err := os.ReadFile(original)
 	n.must(err)
-	p := n.pod("overwrite")
-	container := strings.Replace(containerJSON("overwrite"), `["sh", "-c", "true"]`, `["/proc/self/exe", "--version"]`, 1)
-	if id, err := n.CreateContainer(p, "overwrite", container); err == nil {
-		_, _ = n.Crictl("start", id) // whether it fails is the runtime's affair
-		n.eventually(func() bool { return n.container(id).Status.State == "CONTAINER_EXITED" })
+	runc := n.Base + "/bin/runc" // if it is overwritten, then not the host's
+	n.must(os.Mkdir(n.Base+"/bin", 0o755))
+	n.must(os.WriteFile(runc, before, 0o755))
+	n.UseRuntime(runc)
+	n.must(n.Start())
+	n.crictl("pull", image)
+	file, err := n.File("pod-overwrite.json", n.PodJSON("overwrite", true))
+	n.must(err)
+	p := n.crictl("runp", file)
+	attacker := n.run(p, "overwrite", "attacker", `while :; do for p in /proc/[0-9]*; do
+ [ "$(tr '\0' ' ' <$p/cmdline)" = "/proc/self/exe --log /vol/fifo list " ] && exec 3<$p/exe && touch /held && while [ -e $p ]; do sleep 0.1; done && (echo hello >/proc/self/fd/3; touch /tried)
+done; done 2>/dev/null`, `"linux": {"security_context": {"namespace_options": {"pid": 0}}}`)
+	volume := t.TempDir()
+	n.must(syscall.Mkfifo(volume+"/fifo", 0o666)) // which nobody reads: the program stays
+	mounts := fmt.Sprintf(`{"container_path": "/vol", "host_path": %q}`, volume)
+	for _, dir := range []string{"/lib", "/lib64", "/usr/lib"} { // which the program may need
+		if _, err := os.Stat(dir); err == nil {
+			mounts += fmt.Sprintf(`, {"container_path": %[1]q, "host_path": %[1]q, "readonly": true}`, dir)
+		}
 	}
+	victim, err := n.CreateContainer(p, "overwrite", fmt.Sprintf(`{"metadata": {"name": "victim"}, "image": {"image": %q}, "command": ["/proc/self/exe", "--log", "/vol/fifo", "list"],
+ "mounts": [%s], "linux": {"security_context": {"namespace_options": {"pid": 0}}}}`, image, mounts))
+	n.must(err)
+	n.crictl("start", victim)
+	exists := func(path string) func() bool {
+		return func() bool { _, err := n.Crictl("exec", "--sync", attacker, "ls", path); return err == nil }
+	}
+	n.eventually(exists("/held"))
+	n.crictl("stop", "-t", "0", victim)
+	n.eventually(exists("/tried"))
 	after, err := os.ReadFile(runc)
 	n.must(err)
 	if sha256.Sum256(before) != sha256.Sum256(after) {
@@ -78,7 +103,14 @@ func TestRuntimeIsNotOverwritten(t *testing.T) {
 // TestEnvironmentStaysInside: a container's variables reach neither the runtime, for which LD_PRELOAD would be code
 // on the host, nor another container of the same image (CVE-2021-21334).
 func TestEnvironmentStaysInside(t *testing.T) {
-	n := newNode(t)
+	n := prepareNode(t)
+	runc, err := exec.LookPath("runc")
+	n.must(err)
+	telling, told := n.Base+"/telling-runc", n.Base+"/told"
+	n.must(os.WriteFile(telling, fmt.Appendf(nil, "#!/bin/sh\n{ echo $*; env; } >>%s\nexec %s \"$@\"\n", told, runc), 0o755))
+	n.UseRuntime(telling)
+	n.must(n.Start())
+	n.crictl("pull", image)
 	p := n.pod("env")
 	first := n.run(p, "env", "first", "sleep 1000", `"envs": [{"key": "LD_PRELOAD", "value": "/no/such.so"}, {"key": "PATH", "value": "/bin:/evil"}]`)
 	second := n.run(p, "env", "second", "sleep 1000", "")
@@ -87,6 +119,10 @@ func TestEnvironmentStaysInside(t *testing.T) {
 	}
 	if got := n.exec(second, "env"); strings.Contains(got, "LD_PRELOAD") || strings.Contains(got, "evil") {
 		t.Errorf("the second has %s", got)
+	}
+	if got, err := os.ReadFile(told); err != nil || !strings.Contains(string(got), " run --") || !strings.Contains(string(got), " exec --") ||
+		strings.Contains(string(got), "LD_PRELOAD") || strings.Contains(string(got), "evil") {
+		t.Errorf("the runtime has %s, %v", got, err)
 	}
 }
 

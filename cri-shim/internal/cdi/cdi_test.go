@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -50,14 +51,15 @@ func TestUnknownDevicesAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		d     Dirs
 		names []string
+		want  string
 	}{
-		"no such device": {dirs(t), []string{"podwright.test/null=one", "podwright.test/null=three"}},
-		"no such vendor": {dirs(t), []string{"other.test/null=one"}},
-		"no name":        {dirs(t), []string{"../../etc/passwd"}},
-		"no directory":   {nil, []string{"podwright.test/null=one"}},
+		"no such device": {dirs(t), []string{"podwright.test/null=one", "podwright.test/null=three"}, "broken.json"}, // it may have had it
+		"no such vendor": {dirs(t), []string{"other.test/null=one"}, "other.test/null=one"},
+		"no name":        {dirs(t), []string{"../../etc/passwd"}, "../../etc/passwd"},
+		"no directory":   {nil, []string{"podwright.test/null=one"}, "is configured"},
 	} {
 		s := &specs.Spec{}
-		if err := c.d.Inject(s, c.names); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if err := c.d.Inject(s, c.names); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if s.Process != nil || s.Linux != nil {
@@ -102,10 +104,16 @@ func TestOnlyTheAdministratorDescribesDevices(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return // a user cannot give a directory away
 	}
-	if err := errors.Join(os.Chmod(d[1], 0o755), os.Chown(d[1], 65534, 0)); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Inject(spec(), names); !errors.Is(err, errdefs.ErrFailedPrecondition) {
-		t.Errorf("of another user: %v", err)
+	for _, c := range []struct {
+		uid, gid int
+		mode     os.FileMode
+		refused  bool
+	}{{65534, 0, 0o755, true}, {0, 65534, 0o755, false}, {0, 65534, 0o775, true}, {0, 0, 0o775, false}} {
+		if err := errors.Join(os.Chmod(d[1], c.mode), os.Chown(d[1], c.uid, c.gid)); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Inject(spec(), names); errors.Is(err, errdefs.ErrFailedPrecondition) != c.refused || (err == nil) == c.refused {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
 }

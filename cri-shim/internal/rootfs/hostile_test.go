@@ -180,6 +180,15 @@ func TestDeviceNodes(t *testing.T) {
 			t.Errorf("%s: %+v, %+v", name, nodes, rules)
 		}
 	}
+	if os.Geteuid() != 0 {
+		return // a user makes no node
+	}
+	if err := unix.Mknod(dir+"/node", unix.S_IFCHR|0o600, int(unix.Mkdev(1, 5))); err != nil { //nolint:gosec // it fits
+		t.Fatal(err)
+	}
+	if nodes, rules, err := ask(dir); err != nil || len(rules) != 1 || len(nodes) != 1 || nodes[0].Path != "/dev/x/node" || nodes[0].Major != 1 || nodes[0].Minor != 5 {
+		t.Errorf("a directory with one node and a link to another: %+v, %v", nodes, err)
+	}
 }
 
 // TestSharedFilesAreBounded: a container writes all it can to the files that its pod shares. The host's file system

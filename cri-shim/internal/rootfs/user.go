@@ -187,7 +187,7 @@ func findAccount(w wish, passwd []byte) (user.User, error) {
 		if u.Uid < 0 || u.Gid < 0 || int64(u.Uid) > 1<<31-1 || int64(u.Gid) > 1<<31-1 {
 			return u, fmt.Errorf("user %.100q in the image's etc/passwd has ids out of range: %w", u.Name, errdefs.ErrInvalidArgument)
 		}
-		if strings.ContainsAny(u.Home, "\n\x00") {
+		if strings.ContainsRune(u.Home, 0) {
 			u.Home = ""
 		}
 		return u, nil

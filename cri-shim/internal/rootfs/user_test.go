@@ -16,7 +16,7 @@ func userRoot(t *testing.T) *root {
 	t.Helper()
 	dir := t.TempDir()
 	err := errors.Join(os.Mkdir(filepath.Join(dir, "etc"), 0o755),
-		os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:\n0x0:x:0:0::/:\n99999999999:x:0:0::/:\nhome:x:7:7::/a\\nroot2:\n"), 0o644),
+		os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:\n0x0:x:0:0::/:\n+0:x:0:0::/:\n-1:x:0:0::/:\n99999999999:x:0:0::/:\nnul:x:7:7::/a\x00b:\nfar:x:4294967296:0::/:\nbelow:x:-1:0::/:\nfargroup:x:8:4294967296::/:\nbelowgroup:x:9:-1::/:\n"), 0o644),
 		os.WriteFile(filepath.Join(dir, "etc/group"), []byte("root:x:0:\nextra:x:2000:app,other\nhuge:x:4294967296:app\n"), 0o644))
 	if err != nil {
 		t.Fatal(err)
@@ -38,16 +38,26 @@ func TestImageUser(t *testing.T) {
 		groups   []uint32
 	}{
 		"": {}, "0": {}, "000": {}, "root": {}, "app": {1000, 1001, []uint32{2000}}, "1000": {1000, 1001, []uint32{2000}},
-		"1000:5": {1000, 5, []uint32{2000}}, "app:extra": {1000, 2000, []uint32{2000}}, "1234": {uid: 1234}, "2147483647": {uid: 2147483647},
+		"1000:5": {1000, 5, []uint32{2000}}, "app:extra": {1000, 2000, []uint32{2000}}, "1234": {uid: 1234}, "010": {uid: 10}, "2147483647": {uid: 2147483647},
 	} {
 		got, err := r.user(pod.Security{}, text)
 		if err != nil || got.UID != want.uid || got.GID != want.gid || !slices.Equal(got.Groups, want.groups) {
 			t.Errorf("USER %q: got %+v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"+0", "-1", " 0", "4294967296", "2147483648", "99999999999", "0:-1", "0:4294967296", "app:huge", "nobody-here", "app:nobody-here"} {
+	for _, text := range []string{"+0", "-1", " 0", "4294967296", "2147483648", "99999999999", "0:-1", "0:4294967296", "app:huge", "nobody-here", "app:nobody-here", "far", "below", "fargroup", "belowgroup"} {
 		if got, err := r.user(pod.Security{}, text); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("USER %q: got %+v, %v", text, got, err)
+		}
+	}
+}
+
+// TestHomeHoldsNoNUL: the home of an account becomes a variable, which one with a NUL cannot.
+func TestHomeHoldsNoNUL(t *testing.T) {
+	r := userRoot(t)
+	for user, want := range map[string]string{"app": "/home/app", "nul": ""} {
+		if got, err := r.user(pod.Security{}, user); err != nil || got.Home != want {
+			t.Errorf("%s: %q, %v", user, got.Home, err)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// conn is a client's connection. The server of net/http lets go of one that was upgraded, and the streams of SPDY
+// conn is a client's connection. The server of net/http lets go of one that was upgraded (http.Hijacker), and the streams of SPDY
 // and WebSocket cannot tell a client that left from an end of its input: so we look ourselves. As soon as a read
 // fails, the context of the connection's requests ends, and what writes to it fails.
 type conn struct {

@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"encoding/binary"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strconv"
@@ -86,6 +87,51 @@ func TestManyConnections(t *testing.T) {
 		t.Error("one too many is taken")
 	}
 	_ = c.Close()
+}
+
+// TestStreamsThatNobodyAsked: a client opens streams that are not its request's, or those twice; they are refused.
+func TestStreamsThatNobodyAsked(t *testing.T) {
+	w := newWorld(t)
+	_, c := w.spdy(Request{Kind: Exec, ID: "a", Cmd: []string{"0"}, Stdin: true, Stdout: true}, remotecommand.StreamProtocolV4Name)
+	w.stream(c, "streamType", "stdin")
+	for _, kind := range []string{"stdin", "stderr", "resize", "data", ""} {
+		if _, err := c.CreateStream(http.Header{"Streamtype": {kind}}); err == nil {
+			t.Errorf("stream %q is taken", kind)
+		}
+	}
+}
+
+// TestConnectionsTellTheirEnd: the context of a connection ends when a read or a write fails. That of net/http lasts, by
+// its word, until the handler of an upgraded connection returns.
+func TestConnectionsTellTheirEnd(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	l := &listener{Listener: tcp, open: map[*conn]bool{}}
+	for name, notice := range map[string]func(net.Conn) (int, error){
+		"read": func(c net.Conn) (int, error) { return c.Read(make([]byte, 1)) },
+		"write": func(c net.Conn) (n int, err error) {
+			for err == nil { // until the kernel knows that nobody is there
+				n, err = c.Write(make([]byte, 1<<10))
+			}
+			return n, err
+		},
+	} {
+		client, err := net.Dial("tcp", tcp.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = client.Close()
+		if _, err := notice(c); err == nil || connOf(c).ctx.Err() == nil || len(l.open) != 0 {
+			t.Errorf("%s: %v; the context: %v; %d are open", name, err, connOf(c).ctx.Err(), len(l.open))
+		}
+	}
 }
 
 // TestBrowsersLearnNothing: a page of another site gets no permission to read an answer, with a token or without.

@@ -416,9 +416,12 @@ func TestPortForward(t *testing.T) {
 			t.Errorf("%s: after a closed port: %q, %q", name, got, why)
 		}
 		for _, port := range []string{"0", "65536", "-1", "x"} {
-			if _, err := c.CreateStream(http.Header{"Streamtype": {"data"}, "Port": {port}}); err == nil {
+			if _, err := c.CreateStream(http.Header{"Streamtype": {"data"}, "Port": {port}, "Requestid": {"4"}}); err == nil {
 				t.Errorf("%s: port %s is accepted", name, port)
 			}
+		}
+		if _, err := c.CreateStream(http.Header{"Streamtype": {"data"}, "Port": {"80"}}); err == nil {
+			t.Errorf("%s: a stream without a request's id is accepted", name)
 		}
 	}
 }
@@ -477,7 +480,7 @@ func TestVanish(t *testing.T) {
 func TestTooSlow(t *testing.T) {
 	w := newWorld(t)
 	ws := w.dial(Request{Kind: Attach, ID: "a", Stdin: true, Stdout: true}, "v5.channel.k8s.io")
-	if got := messages(ws); got[stdoutChannel] != "" {
+	if got := messages(ws); got[stdoutChannel] != "" || got[errorChannel] != "" { // whoever does not read would hold up a status
 		t.Errorf("got %q", got)
 	}
 }
