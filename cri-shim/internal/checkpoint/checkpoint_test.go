@@ -226,7 +226,7 @@ func TestHostileArchives(t *testing.T) {
 		"a link":           {Name: "checkpoint/core-1.img", Linkname: "/etc/shadow", Typeflag: tar.TypeSymlink},
 		"a hard link":      {Name: "checkpoint/core-1.img", Linkname: "config.dump", Typeflag: tar.TypeLink},
 		"a device":         {Name: "container.log", Typeflag: tar.TypeChar},
-		"a second of them": {Name: "./config.dump", Typeflag: tar.TypeReg},
+		"a second of them": {Name: "./rootfs-diff.tar", Typeflag: tar.TypeReg},
 	} {
 		if err := l.unpack(t.Context(), l.archiveOf(t, h, empty), l.ctr); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v", name, err)
@@ -270,6 +270,14 @@ func TestMisfits(t *testing.T) {
 		"mounts":                   func(s *specs.Spec) { s.Mounts[0].Destination = "/w" },
 		"namespaces":               func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "" },
 		"readonly_rootfs":          func(s *specs.Spec) { s.Root.Readonly = true },
+		"working directory":        func(s *specs.Spec) { s.Process.Cwd = "/x" },
+		"tty":                      func(s *specs.Spec) { s.Process.Terminal = true },
+		"no_new_privs":             func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
+		"apparmor":                 func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
+		"selinux":                  func(s *specs.Spec) { s.Process.SelinuxLabel = "x" },
+		"devices":                  func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x"}} },
+		"masked_paths":             func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"/proc/kcore"} },
+		"readonly_paths":           func(s *specs.Spec) { s.Linux.ReadonlyPaths = []string{"/proc/sys"} },
 		"": func(s *specs.Spec) {
 			s.Root.Path, s.Linux.CgroupsPath, s.Mounts[0].Source, s.Linux.Namespaces[0].Path = "/y", "/b", "/2", "/2"
 			s.Process.Env = []string{"B=2", "A=secret"}

@@ -73,6 +73,15 @@ func TestCodes(t *testing.T) {
 
 func TestPrefixStandsFirst(t *testing.T) {
 	w := started(t)
+	for prefix, class := range map[string]error{
+		"RegistryUnavailable": ErrRegistryUnavailable, "SignatureValidationFailed": ErrSignature, "ImageVolumeMountFailed": pod.ErrImageVolume, "RROUnsupported": errRRO,
+	} {
+		for _, err := range []error{class, fmt.Errorf("mount at /x: %w: %w", class, errdefs.ErrInvalidArgument), fmt.Errorf("%s: x: %w", prefix, class)} {
+			if s := status.Convert(statusOf(err)); s.Code() != codes.Unknown || !strings.HasPrefix(s.Message(), prefix+": ") || strings.Count(s.Message(), prefix) != 1 {
+				t.Errorf("%s: %v", prefix, s)
+			}
+		}
+	}
 	for prefix, class := range map[string]error{"RegistryUnavailable": ErrRegistryUnavailable, "SignatureValidationFailed": ErrSignature} {
 		w.store.pullErr = fmt.Errorf("pull image x: %w: connection refused", class)
 		_, err := w.images.PullImage(t.Context(), &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: "x"}})

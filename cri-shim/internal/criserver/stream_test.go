@@ -43,7 +43,7 @@ func streamWorld(t *testing.T) *world {
 
 func TestStreamURLs(t *testing.T) {
 	w := streamWorld(t)
-	exec, err := w.Exec(t.Context(), &runtime.ExecRequest{ContainerId: plainID, Cmd: []string{"ls", "-l"}, Stdin: true, Stdout: true, Stderr: true})
+	exec, err := w.Exec(t.Context(), &runtime.ExecRequest{ContainerId: plainID[:3], Cmd: []string{"ls", "-l"}, Stdin: true, Stdout: true, Stderr: true})
 	if err != nil || exec.GetUrl() != "http://127.0.0.1:1/exec/token" {
 		t.Errorf("exec: %v, %v", exec, err)
 	}
@@ -51,7 +51,7 @@ func TestStreamURLs(t *testing.T) {
 	if diff := cmp.Diff(want, w.streams.last); diff != "" {
 		t.Errorf("exec: -want +got:\n%s", diff)
 	}
-	attach, err := w.Attach(t.Context(), &runtime.AttachRequest{ContainerId: terminalID, Stdin: true, Stdout: true, Tty: true})
+	attach, err := w.Attach(t.Context(), &runtime.AttachRequest{ContainerId: terminalID[:3], Stdin: true, Stdout: true, Tty: true})
 	if err != nil || attach.GetUrl() != "http://127.0.0.1:1/attach/token" {
 		t.Errorf("attach: %v, %v", attach, err)
 	}
@@ -59,7 +59,7 @@ func TestStreamURLs(t *testing.T) {
 		t.Errorf("attach: -want +got:\n%s", diff)
 	}
 	ready := w.pods.sandboxes[0]
-	forward, err := w.PortForward(t.Context(), &runtime.PortForwardRequest{PodSandboxId: string(ready.ID), Port: []int32{80, 65535}})
+	forward, err := w.PortForward(t.Context(), &runtime.PortForwardRequest{PodSandboxId: string(ready.ID[:3]), Port: []int32{80, 65535}})
 	if err != nil || forward.GetUrl() != "http://127.0.0.1:1/portforward/token" {
 		t.Errorf("port forward: %v, %v", forward, err)
 	}

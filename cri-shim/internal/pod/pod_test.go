@@ -173,6 +173,13 @@ func TestRetryJoins(t *testing.T) {
 	if n := len(m.Sandboxes()); n != 0 {
 		t.Errorf("%d sandboxes are listed before one is Ready", n)
 	}
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if _, err := m.RunSandbox(ctx, sandboxConfig("a", ModeContainer)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("while it is in flight: %v", err)
+		}
+		cancel()
+	}
 	var wg sync.WaitGroup
 	ids := make([]ID, 8)
 	for i := range ids {
@@ -185,6 +192,7 @@ func TestRetryJoins(t *testing.T) {
 			t.Fatalf("got %v", ids)
 		}
 	}
+	m.ops.wg.Wait()
 	if n := len(m.Sandboxes()); n != 1 {
 		t.Errorf("%d sandboxes", n)
 	}
@@ -264,6 +272,45 @@ func TestStopSignalsOnceAndALaterCallShortens(t *testing.T) {
 	rec, err := m.Container(string(c))
 	if err != nil || rec.State != Exited || rec.Exit.Code != 137 || rec.Reason != "Error" {
 		t.Errorf("got %+v, %v", rec, err)
+	}
+}
+
+// TestStopSignalsOnceThoughItFails: an application may take the second signal for an order to hurry.
+func TestStopSignalsOnceThoughItFails(t *testing.T) {
+	w := newWorld()
+	w.deaf = true
+	m, _, c := running(t, w)
+	w.set(func() { w.fail["kill"] = errors.New("no kill today") })
+	if err := m.StopContainer(t.Context(), string(c), time.Millisecond); err == nil {
+		t.Fatal("it was killed")
+	}
+	w.set(func() { delete(w.fail, "kill") })
+	if err := m.StopContainer(t.Context(), string(c), time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if got := signals(w); !slices.Equal(got, []string{"SIGTERM"}) {
+		t.Errorf("signals %v", got)
+	}
+}
+
+// TestContainerIsMadeOnce: who asks again gets the id of what is there.
+func TestContainerIsMadeOnce(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	s, err := m.RunSandbox(t.Context(), sandboxConfig("a", ModeContainer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[ID]bool{}
+	for range 2 {
+		c, err := m.CreateContainer(t.Context(), string(s), containerConfig("c"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[c] = true
+	}
+	if len(ids) != 1 || len(m.Containers()) != 1 {
+		t.Errorf("got %v, %d containers", ids, len(m.Containers()))
 	}
 }
 
