@@ -161,11 +161,6 @@ func TestNothingIsMountedOnProc(t *testing.T) {
 	}
 }
 
-// containerJSON is a container that ends at once.
-func containerJSON(name string) string {
-	return fmt.Sprintf(`{"metadata": {"name": "%s", "attempt": 0}, "image": {"image": "%s"}, "command": ["sh", "-c", "true"]}`, name, image)
-}
-
 // TestLogsStayInTheirDirectory: a container that may write to the directory of all logs swaps that of another one's log
 // for a link, before the start and before a rotation: nothing is written where the link leads. Links above the
 // directory of the pod's logs are the administrator's.

@@ -111,6 +111,24 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
+// TestVariables: those of the request replace the image's of the same name, and none can hold another one.
+func TestVariables(t *testing.T) {
+	s := spec(t, func(in *Input) {
+		in.Image.Config.Env = []string{"A=image", "B=image", "nothing", "=x"}
+		in.Container.Config.Env = []pod.EnvVar{{Key: "B", Value: []byte("x=y")}}
+	})
+	if got := s.Process.Env; !slices.Equal(got[:2], []string{"A=image", "B=x=y"}) || slices.Contains(got, "nothing") || slices.Contains(got, "=x") {
+		t.Errorf("got %q", got)
+	}
+	for _, bad := range []pod.EnvVar{{}, {Key: "A=B"}, {Key: "A\x00"}, {Key: "A", Value: []byte{0}}} {
+		in := input()
+		in.Container.Config.Env = []pod.EnvVar{bad}
+		if _, err := Spec(in); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("%q: %v", bad.Key, err)
+		}
+	}
+}
+
 func TestPathsThatAreHidden(t *testing.T) {
 	hide := func(in *Input) {
 		in.Container.Config.Security.MaskedPaths, in.Container.Config.Security.ReadonlyPaths = []string{"/proc/kcore"}, []string{"/proc/sys"}

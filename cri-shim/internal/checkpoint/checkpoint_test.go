@@ -233,6 +233,12 @@ func TestHostileArchives(t *testing.T) {
 		}
 		check(t, l.Clean(l.sandbox.ID, l.ctr.ID))
 	}
+	other := l.ctr
+	other.ImageID = "sha256:other"
+	if err := l.unpack(t.Context(), l.archiveOf(t, nil, empty), other); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "sha256:other") {
+		t.Errorf("of another image: %v", err)
+	}
+	check(t, l.Clean(l.sandbox.ID, l.ctr.ID))
 	for _, climbing := range []string{"../../escaped", "checkpoint/../../escaped", "/escaped", "checkpoint/a/escaped"} {
 		check(t, l.unpack(t.Context(), l.archiveOf(t, &tar.Header{Name: climbing, Typeflag: tar.TypeReg, Mode: 0o600}, empty), l.ctr))
 		check(t, l.Clean(l.sandbox.ID, l.ctr.ID))

@@ -53,6 +53,27 @@ func TestLinksOfTheImageStayInside(t *testing.T) {
 	}
 }
 
+// TestVolumesOfTheImageStayInside: what an image has at the place of a VOLUME is copied to where the container gets it; a
+// link there leads to nothing of the host (CVE-2022-23648).
+func TestVolumesOfTheImageStayInside(t *testing.T) {
+	h := newHost(t)
+	s := sandbox("s-volumes")
+	h.sandbox(s)
+	victim := t.TempDir()
+	if err := os.WriteFile(victim+"/secret", []byte("secret"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.link("absolute", victim)
+	h.link("climbing", strings.Repeat("../", 12)+victim[1:])
+	h.link("inside", "/data")
+	img := h.image(func(i *imagespec.ImageConfig) {
+		i.Volumes = map[string]struct{}{"/absolute": {}, "/climbing": {}, "/inside": {}}
+	})
+	if got := h.run(s, container("c-volumes", "b=/bin/busybox; $b find /absolute/ /climbing/ -type f; $b cat /inside/seed"), img); got != "seed" {
+		t.Errorf("inside: %q", got)
+	}
+}
+
 // TestSourceIsTheMountThatItWas: a kubelet pins what a sub-path leads to by a mount of its own, and gives that as the
 // source. What becomes of the volume's path afterwards changes nothing (CVE-2017-1002101, CVE-2021-25741).
 func TestSourceIsTheMountThatItWas(t *testing.T) {

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -321,6 +322,7 @@ func TestHostilePasswd(t *testing.T) {
 		"huge": {func(p string) error {
 			return errors.Join(os.WriteFile(p, nil, 0o644), os.Truncate(p, 1<<40))
 		}, errdefs.ErrInvalidArgument},
+		"large": {func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("\n"), 10<<20+1), 0o644) }, errdefs.ErrInvalidArgument},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
