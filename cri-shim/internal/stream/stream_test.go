@@ -439,6 +439,7 @@ func TestVanish(t *testing.T) {
 	before := runtime.NumGoroutine()
 	exec := Request{Kind: Exec, ID: "a", Cmd: []string{"0"}, Stdin: true, Stdout: true}
 	deaf := Request{Kind: Attach, ID: "a", Stdout: true}
+	silent := Request{Kind: Exec, ID: "a", Cmd: []string{"0"}, Stdout: true} // no end of an input ends it
 	for range 10 {
 		for _, streams := range [][]string{{}, {"error"}, {"error", "stdin", "stdout"}, {"error", "stdin", "stdout", "stdout", "stdin", "resize"}} {
 			raw := w.upgrade(exec, remotecommand.StreamProtocolV4Name)
@@ -456,11 +457,13 @@ func TestVanish(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 			_ = raw.Close()
 		}
-		raw, c := w.spdy(deaf, remotecommand.StreamProtocolV4Name)
-		w.stream(c, "streamType", "error")
-		w.stream(c, "streamType", "stdout")
-		_ = raw.Close()
-		raw, c = w.spdy(Request{Kind: PortForward, ID: "p"}, "portforward.k8s.io")
+		for _, r := range []Request{deaf, silent} {
+			raw, c := w.spdy(r, remotecommand.StreamProtocolV4Name)
+			w.stream(c, "streamType", "error")
+			w.stream(c, "streamType", "stdout")
+			_ = raw.Close()
+		}
+		raw, c := w.spdy(Request{Kind: PortForward, ID: "p"}, "portforward.k8s.io")
 		for i := range 4 {
 			w.stream(c, "streamType", "error", "port", "80", "requestID", strconv.Itoa(i))
 			w.stream(c, "streamType", "data", "port", "80", "requestID", strconv.Itoa(i))
@@ -469,6 +472,7 @@ func TestVanish(t *testing.T) {
 		for _, protocol := range []string{"v5.channel.k8s.io", "v4.channel.k8s.io"} {
 			_ = w.dial(exec, protocol).NetConn().Close()
 			_ = w.dial(deaf, protocol).NetConn().Close()
+			_ = w.dial(silent, protocol).NetConn().Close()
 		}
 		_ = w.dial(Request{Kind: PortForward, ID: "p", Ports: []int32{80, 80}}, "v4.channel.k8s.io").NetConn().Close()
 		_ = w.dial(Request{Kind: PortForward, ID: "p"}, "SPDY/3.1+portforward.k8s.io").NetConn().Close()
