@@ -383,6 +383,35 @@ func TestSwappedLogs(t *testing.T) {
 	}
 }
 
+// TestRefusedSessionsLeakNothing: descriptors that come with a request are closed, also when nothing is done with them.
+func TestRefusedSessionsLeakNothing(t *testing.T) {
+	n := newNode(t)
+	open := func() int {
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.pid()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	s := pod.Streams{Out: &bytes.Buffer{}, Err: &bytes.Buffer{}, Go: func(f func()) { go f() }}
+	before := open()
+	for range 20 {
+		if _, err := n.c.ExecStream(t.Context(), pod.ExecSpec{ID: "x", Cmd: []string{"x"}}, s); !errors.Is(err, errdefs.ErrNotFound) {
+			t.Fatal(err)
+		}
+		if err := n.c.Attach(t.Context(), "x", s); !errors.Is(err, errdefs.ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+	after := 0
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if after = open(); after <= before {
+			return
+		}
+	}
+	t.Errorf("%d descriptors were open, %d are", before, after)
+}
+
 func TestStartFailureLeavesNothing(t *testing.T) {
 	n := newNode(t)
 	s := n.bundle("bad", "", func(s *specs.Spec) { s.Process.Args = []string{"/no/such/command"} })
