@@ -287,17 +287,35 @@ func (l *Locked) Empty() (bool, error) {
 
 // Last is the address that was given last from a range set; invalid when not known.
 func (s *Store) Last(set int) netip.Addr {
-	data, err := os.ReadFile(s.path("last." + strconv.Itoa(set)))
-	if err != nil {
-		return netip.Addr{}
-	}
-	addr, _ := netip.ParseAddr(strings.TrimSpace(string(data)))
-	return addr
+	last, _, _ := s.progress(set)
+	return last
 }
 
-// SetLast remembers the address that was given last.
-func (l *Locked) SetLast(set int, addr netip.Addr) error {
-	return durable.WriteFile(l.path("last."+strconv.Itoa(set)), []byte(addr.String()+"\n"), fileMode, durable.NoSync)
+// progress reads last.N: the address that was given last and, in a second line, the highest one of its range that was
+// ever given. What is not known is invalid. begun is false when no address was given yet.
+func (s *Store) progress(set int) (last, highest netip.Addr, begun bool) {
+	data, err := os.ReadFile(s.path("last." + strconv.Itoa(set)))
+	first, second, _ := strings.Cut(string(data), "\n")
+	last, _ = netip.ParseAddr(strings.TrimSpace(first))
+	highest, _ = netip.ParseAddr(strings.TrimSpace(second))
+	return last, highest, !errors.Is(err, fs.ErrNotExist)
+}
+
+// SetLast remembers an address that is about to be given, and says whether it is the first time: it is higher than all
+// that were given of its range, to which sameRange leads, since the directory was made. Where host-local is, or was, at
+// work that cannot be known.
+func (l *Locked) SetLast(set int, addr netip.Addr, sameRange func(netip.Addr) bool) (first bool, err error) {
+	_, highest, begun := l.progress(set)
+	known := highest.IsValid() && sameRange(highest)
+	content := addr.String() + "\n"
+	switch {
+	case !begun || known && highest.Less(addr):
+		content += addr.String() + "\n"
+		first = !l.isShared()
+	case known:
+		content += highest.String() + "\n"
+	}
+	return first, durable.WriteFile(l.path("last."+strconv.Itoa(set)), []byte(content), fileMode, durable.NoSync)
 }
 
 // Probe says whether a lease could be written now.
