@@ -1,12 +1,9 @@
 package lease
 
 import (
-	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -15,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/podwright/podwright/pkg/durable"
 )
@@ -135,12 +133,8 @@ func (l *Locked) Commit(v Lease) (err error) {
 			return fmt.Errorf("lease host port %s: %w", claim, errdefs.ErrAlreadyExists)
 		}
 	}
-	data, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("write lease: %w", err)
-	}
 	nonce := make([]byte, nonceLen/2)
-	if _, err := rand.Read(nonce); err != nil {
+	if _, err := unix.Getrandom(nonce, 0); err != nil { // crypto/rand starts a generator first
 		return fmt.Errorf("write lease: %w", err)
 	}
 	record := v.Key() + "-" + hex.EncodeToString(nonce)
@@ -150,7 +144,7 @@ func (l *Locked) Commit(v Lease) (err error) {
 			_ = os.Remove(temp)
 		}
 	}()
-	if err := l.inDirs(func() error { return os.WriteFile(temp, append(data, '\n'), fileMode) }); err != nil {
+	if err := l.inDirs(func() error { return os.WriteFile(temp, append(v.encode(), '\n'), fileMode) }); err != nil {
 		return fmt.Errorf("write lease: %w", err)
 	}
 	if err := l.link("at", v.Key(), record); err != nil {
@@ -271,16 +265,18 @@ func (l *Locked) Empty() (bool, error) {
 		return false, fmt.Errorf("list leases: %w", err)
 	}
 	defer func() { _ = d.Close() }()
+	some := make([]byte, 512) // the first names nearly always tell; os.File reads a hundred
 	for {
-		names, err := d.Readdirnames(16)
-		if slices.ContainsFunc(names, isRecord) {
-			return false, nil
-		}
-		if errors.Is(err, io.EOF) {
-			return true, nil
-		}
+		n, err := unix.ReadDirent(int(d.Fd()), some)
 		if err != nil {
 			return false, fmt.Errorf("list leases: %w", err)
+		}
+		if n == 0 {
+			return true, nil
+		}
+		_, _, names := unix.ParseDirent(some[:n], -1, nil)
+		if slices.ContainsFunc(names, isRecord) {
+			return false, nil
 		}
 	}
 }
