@@ -4,9 +4,8 @@ package main
 import (
 	"log/slog"
 	"os"
-	"runtime"
-	"runtime/debug"
 
+	_ "github.com/podwright/podwright/cmd/bridge-ipam/internal/oneproc"
 	bridgeipam "github.com/podwright/podwright/plugins/bridge-ipam"
 )
 
@@ -14,10 +13,6 @@ import (
 var version = "devel"
 
 func main() {
-	// One short call: there is nothing to collect before it ends, and two threads of work at most.
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(64 << 20)
-	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	os.Exit(bridgeipam.Main(bridgeipam.Process{
 		Args:    os.Args[1:],
 		Version: version,

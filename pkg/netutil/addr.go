@@ -1,7 +1,7 @@
 package netutil
 
 import (
-	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -16,7 +16,7 @@ import (
 // RandomMAC is a random unicast address from the locally administered space.
 func RandomMAC() (net.HardwareAddr, error) {
 	mac := make(net.HardwareAddr, 6)
-	if _, err := rand.Read(mac); err != nil {
+	if _, err := unix.Getrandom(mac, 0); err != nil {
 		return nil, fmt.Errorf("draw MAC: %w", err)
 	}
 	mac[0] = mac[0]&0xfe | 0x02
@@ -43,14 +43,30 @@ func (h *Handle) AddAddr(index int, p netip.Prefix) error {
 }
 
 func (h *Handle) addAddr(index int, p netip.Prefix, flags6 int) error {
-	a := &netlink.Addr{IPNet: ipNet(p)}
+	msg := nl.NewIfAddrmsg(familyOf(p.Addr()))
 	if p.Addr().Is6() {
-		a.Flags = flags6
-	} else if p.Bits() < 31 {
-		a.Broadcast = broadcast(p)
+		msg.Flags = uint8(flags6)
 	}
-	err := presentOK(classify(h.lib.AddrAdd(byIndex(index), a)))
-	if err != nil {
+	return h.newAddr(index, p, msg)
+}
+
+func familyOf(a netip.Addr) int {
+	if a.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+// newAddr adds an address. An IPv4 subnet with room for it has a broadcast address (RFC 3021).
+func (h *Handle) newAddr(index int, p netip.Prefix, msg *nl.IfAddrmsg) error {
+	msg.Index, msg.Prefixlen = uint32(index), uint8(p.Bits())
+	addr := p.Addr().AsSlice()
+	data := []nl.NetlinkRequestData{msg, nl.NewRtAttr(unix.IFA_LOCAL, addr), nl.NewRtAttr(unix.IFA_ADDRESS, addr)}
+	if p.Addr().Is4() && p.Bits() < 31 {
+		data = append(data, nl.NewRtAttr(unix.IFA_BROADCAST, LastAddr(p).AsSlice()))
+	}
+	_, err := h.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, data...)
+	if err = presentOK(err); err != nil {
 		return fmt.Errorf("add address %s to link number %d: %w", p, index, err)
 	}
 	return nil
@@ -59,24 +75,14 @@ func (h *Handle) addAddr(index int, p netip.Prefix, flags6 int) error {
 // AddOwnAddr gives a link an IPv4 address that the host answers for and never sends from. Being there already
 // is success.
 func (h *Handle) AddOwnAddr(index int, addr netip.Addr) error {
-	a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(addr, addr.BitLen())), Scope: unix.RT_SCOPE_HOST}
-	if err := presentOK(classify(h.lib.AddrAdd(byIndex(index), a))); err != nil {
-		return fmt.Errorf("add address %s to link number %d: %w", addr, index, err)
-	}
-	return nil
-}
-
-func broadcast(p netip.Prefix) net.IP {
-	b := p.Masked().Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	return b[:]
+	msg := nl.NewIfAddrmsg(familyOf(addr))
+	msg.Scope = unix.RT_SCOPE_HOST
+	return h.newAddr(index, netip.PrefixFrom(addr, addr.BitLen()), msg)
 }
 
 // DeleteAddr takes an address from a link; gone is success.
 func (h *Handle) DeleteAddr(index int, p netip.Prefix) error {
-	err := absentOK(classify(h.lib.AddrDel(byIndex(index), &netlink.Addr{IPNet: ipNet(p)})))
+	err := absentOK(classify(tell(h, func(lib *netlink.Handle) error { return lib.AddrDel(byIndex(index), &netlink.Addr{IPNet: ipNet(p)}) })))
 	if err != nil {
 		return fmt.Errorf("delete address %s from link number %d: %w", p, index, err)
 	}
@@ -110,7 +116,7 @@ func (h *Handle) NodeAddrs(v6 bool) ([]netip.Addr, error) {
 	if v6 {
 		family = netlink.FAMILY_V6
 	}
-	list, err := whole(func() ([]netlink.Addr, error) { return h.lib.AddrList(nil, family) })
+	list, err := ask(h, func(lib *netlink.Handle) ([]netlink.Addr, error) { return lib.AddrList(nil, family) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", classify(err))
 	}
@@ -152,10 +158,40 @@ func (r Route) lib(index int) *netlink.Route {
 
 // AddRoute adds a route beside others to the same destination. Being there already is success.
 func (h *Handle) AddRoute(index int, r Route) error {
-	if err := presentOK(classify(h.lib.RouteAddEcmp(r.lib(index)))); err != nil {
+	msg := nl.NewRtMsg()
+	msg.Family, msg.Dst_len = uint8(familyOf(r.Dst.Addr())), uint8(r.Dst.Bits())
+	msg.Scope = uint8(r.Scope)
+	data := []nl.NetlinkRequestData{msg, nl.NewRtAttr(unix.RTA_DST, r.Dst.Masked().Addr().AsSlice())}
+	number := func(attr, n int) {
+		if n != 0 {
+			data = append(data, nl.NewRtAttr(attr, nl.Uint32Attr(uint32(n))))
+		}
+	}
+	if r.Via.IsValid() {
+		data = append(data, nl.NewRtAttr(unix.RTA_GATEWAY, r.Via.AsSlice()))
+	}
+	number(unix.RTA_TABLE, r.Table)
+	number(unix.RTA_PRIORITY, r.Priority)
+	number(unix.RTA_OIF, index)
+	if r.MTU != 0 || r.AdvMSS != 0 {
+		data = append(data, r.metrics())
+	}
+	_, err := h.request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_ACK, data...)
+	if err = presentOK(err); err != nil {
 		return fmt.Errorf("add route to %s: %w", r.Dst, err)
 	}
 	return nil
+}
+
+func (r Route) metrics() *nl.RtAttr {
+	out := nl.NewRtAttr(unix.RTA_METRICS, nil)
+	if r.MTU != 0 {
+		out.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(uint32(r.MTU)))
+	}
+	if r.AdvMSS != 0 {
+		out.AddRtAttr(unix.RTAX_ADVMSS, nl.Uint32Attr(uint32(r.AdvMSS)))
+	}
+	return out
 }
 
 // loopback6 is the route to ::1 for packets that come by a link. Of two routes to ::1, packets of the node
@@ -170,7 +206,7 @@ func loopback6(index int) *netlink.Route {
 // AddLoopback6 lets packets that come by a link be for ::1. From outside the kernel still takes none: only
 // what translation made so gets that far. Being there already is success.
 func (h *Handle) AddLoopback6(index int) error {
-	if err := presentOK(classify(h.lib.RouteAdd(loopback6(index)))); err != nil {
+	if err := presentOK(classify(tell(h, func(lib *netlink.Handle) error { return lib.RouteAdd(loopback6(index)) }))); err != nil {
 		return fmt.Errorf("add route to ::1 for link number %d: %w", index, err)
 	}
 	return nil
@@ -178,7 +214,7 @@ func (h *Handle) AddLoopback6(index int) error {
 
 // DeleteLoopback6 undoes AddLoopback6; gone is success.
 func (h *Handle) DeleteLoopback6(index int) error {
-	if err := absentOK(classify(h.lib.RouteDel(loopback6(index)))); err != nil {
+	if err := absentOK(classify(tell(h, func(lib *netlink.Handle) error { return lib.RouteDel(loopback6(index)) }))); err != nil {
 		return fmt.Errorf("delete route to ::1 for link number %d: %w", index, err)
 	}
 	return nil
@@ -195,8 +231,8 @@ func (h *Handle) HasRoute(r Route) (bool, error) {
 	if want.Table == 0 {
 		want.Table = unix.RT_TABLE_MAIN
 	}
-	list, err := whole(func() ([]netlink.Route, error) {
-		return h.lib.RouteListFiltered(family, want, netlink.RT_FILTER_TABLE)
+	list, err := ask(h, func(lib *netlink.Handle) ([]netlink.Route, error) {
+		return lib.RouteListFiltered(family, want, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return false, fmt.Errorf("list routes: %w", classify(err))
@@ -243,14 +279,14 @@ var uplinkProbes = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustPars
 // UplinkMTU is the MTU of the link of the default route, IPv4 first; 0 when there is no default route.
 func (h *Handle) UplinkMTU() (int, error) {
 	for _, probe := range uplinkProbes {
-		routes, err := h.lib.RouteGet(probe.AsSlice())
-		if noRoute(err) || len(routes) == 0 {
+		link, err := h.linkTowards(probe)
+		if noRoute(err) || err == nil && link == 0 {
 			continue
 		}
 		if err != nil {
-			return 0, fmt.Errorf("find default route: %w", classify(err))
+			return 0, fmt.Errorf("find default route: %w", err)
 		}
-		name, mtu, err := h.nameAndMTU(routes[0].LinkIndex)
+		name, mtu, err := h.nameAndMTU(link)
 		if err != nil {
 			return 0, err
 		}
@@ -259,6 +295,20 @@ func (h *Handle) UplinkMTU() (int, error) {
 		}
 	}
 	return 0, nil
+}
+
+// linkTowards is the index of the link by which packets for an address leave; 0 when they do not.
+func (h *Handle) linkTowards(addr netip.Addr) (int, error) {
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(familyOf(addr)), Dst_len: uint8(addr.BitLen())}}
+	answers, err := h.request(unix.RTM_GETROUTE, 0, msg, nl.NewRtAttr(unix.RTA_DST, addr.AsSlice()))
+	if err != nil || len(answers) == 0 {
+		return 0, err
+	}
+	attrs, err := attributes(answers[0][min(len(answers[0]), unix.SizeofRtMsg):])
+	if out := attrs[unix.RTA_OIF]; err == nil && len(out) == 4 {
+		return int(binary.NativeEndian.Uint32(out)), nil
+	}
+	return 0, err
 }
 
 func noRoute(err error) bool {

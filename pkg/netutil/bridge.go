@@ -50,7 +50,7 @@ func (h *Handle) SetPromiscuous(index int) error {
 
 // Promiscuous says whether a link was made to take all frames.
 func (h *Handle) Promiscuous(index int) (bool, error) {
-	l, err := h.lib.LinkByIndex(index)
+	l, err := ask(h, func(lib *netlink.Handle) (netlink.Link, error) { return lib.LinkByIndex(index) })
 	if err != nil {
 		return false, fmt.Errorf("find link number %d: %w", index, classify(err))
 	}
@@ -71,15 +71,23 @@ func (h *Handle) SetIsolated(index int) error {
 
 // Isolated says whether a bridge port is isolated.
 func (h *Handle) Isolated(index int) (bool, error) {
-	p, err := whole(func() (netlink.Protinfo, error) { return h.lib.LinkGetProtinfo(byIndex(index)) })
+	p, err := ask(h, func(lib *netlink.Handle) (netlink.Protinfo, error) { return lib.LinkGetProtinfo(byIndex(index)) })
 	if err != nil {
 		return false, fmt.Errorf("find bridge port number %d: %w", index, classify(err))
 	}
 	return p.Isolated, nil
 }
 
-// ErrNoVLANs says that the kernel was built without VLANs on bridges.
-var ErrNoVLANs = fmt.Errorf("the kernel has no VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING): %w", errdefs.ErrNotImplemented)
+// ErrNoVLANs says that the kernel was built without VLANs on bridges. It is ErrNotImplemented.
+var ErrNoVLANs error = noVLANsError{}
+
+type noVLANsError struct{}
+
+func (noVLANsError) Error() string {
+	return "the kernel has no VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING): " + errdefs.ErrNotImplemented.Error()
+}
+
+func (noVLANsError) Unwrap() error { return errdefs.ErrNotImplemented }
 
 // noVLANs turns how the kernel says so into ErrNoVLANs.
 func noVLANs(err error) error {
@@ -99,7 +107,7 @@ func (h *Handle) FilterVLANs(index int) error {
 
 // CanFilterVLANs is ErrNoVLANs when the kernel cannot.
 func (h *Handle) CanFilterVLANs(index int) error {
-	l, err := h.lib.LinkByIndex(index)
+	l, err := ask(h, func(lib *netlink.Handle) (netlink.Link, error) { return lib.LinkByIndex(index) })
 	if err != nil {
 		return fmt.Errorf("find bridge number %d: %w", index, classify(err))
 	}
@@ -118,7 +126,9 @@ type VLAN struct {
 // AddVLANs makes a bridge port a member of VLANs. Being one is success.
 func (h *Handle) AddVLANs(index int, vlans ...VLAN) error {
 	for _, v := range vlans {
-		err := h.lib.BridgeVlanAdd(byIndex(index), uint16(v.ID), v.Native, v.Native, false, true)
+		err := tell(h, func(lib *netlink.Handle) error {
+			return lib.BridgeVlanAdd(byIndex(index), uint16(v.ID), v.Native, v.Native, false, true)
+		})
 		if err != nil {
 			return fmt.Errorf("add VLAN %d to link number %d: %w", v.ID, index, noVLANs(classify(err)))
 		}
@@ -128,7 +138,9 @@ func (h *Handle) AddVLANs(index int, vlans ...VLAN) error {
 
 // DeleteVLAN ends a bridge port's membership; gone is success.
 func (h *Handle) DeleteVLAN(index, id int) error {
-	err := absentOK(classify(h.lib.BridgeVlanDel(byIndex(index), uint16(id), false, false, false, true)))
+	err := absentOK(classify(tell(h, func(lib *netlink.Handle) error {
+		return lib.BridgeVlanDel(byIndex(index), uint16(id), false, false, false, true)
+	})))
 	if err != nil {
 		return fmt.Errorf("delete VLAN %d from link number %d: %w", id, index, noVLANs(err))
 	}
@@ -137,7 +149,7 @@ func (h *Handle) DeleteVLAN(index, id int) error {
 
 // VLANs lists those of a bridge port.
 func (h *Handle) VLANs(index int) ([]VLAN, error) {
-	list, err := whole(h.lib.BridgeVlanList)
+	list, err := ask(h, (*netlink.Handle).BridgeVlanList)
 	if err != nil {
 		return nil, fmt.Errorf("list VLANs: %w", classify(err))
 	}

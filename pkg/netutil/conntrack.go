@@ -77,10 +77,15 @@ func flush(list []flows) error {
 	if errors.Is(err, os.ErrNotExist) || strings.TrimSpace(string(count)) == "0" {
 		return nil
 	}
+	sock, err := openSocket(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return fmt.Errorf("flush flows of %s: %w", list, classify(err))
+	}
+	defer sock.close()
 	var faults []error
 	rest := map[uint8][]flows{}
 	for _, f := range list {
-		done, err := f.flush()
+		done, err := f.flush(sock)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("flush flows of %s: %w", f, classify(err)))
 		}
@@ -89,7 +94,7 @@ func flush(list []flows) error {
 		}
 	}
 	for family, list := range rest {
-		if err := search(family, list); err != nil {
+		if err := search(sock, family, list); err != nil {
 			faults = append(faults, fmt.Errorf("flush flows of %s: %w", list, classify(err)))
 		}
 	}
@@ -98,15 +103,11 @@ func flush(list []flows) error {
 
 // flush has the kernel do the search, where it can: since Linux 6.9, and not for IPv6, where it takes all
 // addresses but the one asked for (ctnetlink_filter_match_tuple, as late as 6.18). Else a dump is searched.
-func (f flows) flush() (done bool, err error) {
+func (f flows) flush(sock *socket) (done bool, err error) {
 	if f.addr.Is6() {
 		return false, nil
 	}
-	req := conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, f.family())
-	for _, attr := range f.filter(true) {
-		req.AddData(attr)
-	}
-	_, err = req.Execute(unix.NETLINK_NETFILTER, 0)
+	_, err = sock.conntrack(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, f.family(), f.filter(true)...)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return true, nil
@@ -123,14 +124,14 @@ func (f flows) family() uint8 {
 	return unix.AF_INET
 }
 
-func conntrackRequest(kind, flags int, family uint8) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|kind, flags)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
-	return req
+// conntrack sends one message about the flows of a family.
+func (s *socket) conntrack(kind, flags int, family uint8, data ...nl.NetlinkRequestData) ([][]byte, error) {
+	of := &nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0}
+	return s.request(unix.NFNL_SUBSYS_CTNETLINK<<8|kind, flags, append([]nl.NetlinkRequestData{of}, data...)...)
 }
 
 // filter is one tuple to compare with and the fields of it that count: all, or the protocol only.
-func (f flows) filter(all bool) []*nl.RtAttr {
+func (f flows) filter(all bool) []nl.NetlinkRequestData {
 	tuple, flags := nl.CTA_TUPLE_ORIG, uint32(0)
 	if f.answers {
 		tuple = nl.CTA_TUPLE_REPLY
@@ -160,7 +161,7 @@ func (f flows) filter(all bool) []*nl.RtAttr {
 		}
 		filter.AddRtAttr(attr, nl.Uint32Attr(value))
 	}
-	return []*nl.RtAttr{match, filter}
+	return []nl.NetlinkRequestData{match, filter}
 }
 
 // addrKind is the attribute of the address.
@@ -177,15 +178,13 @@ func (f flows) addrKind() uint16 {
 
 // search deletes the flows that it finds in one dump, in which the kernel leaves out other protocols if all
 // of the list are of one.
-func search(family uint8, list []flows) error {
-	dump := conntrackRequest(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, family)
+func search(sock *socket, family uint8, list []flows) error {
+	var alike []nl.NetlinkRequestData
 	first := list[0]
 	if !slices.ContainsFunc(list, func(f flows) bool { return f.protocol == 0 || f.protocol != first.protocol }) {
-		for _, attr := range first.filter(false) {
-			dump.AddData(attr)
-		}
+		alike = first.filter(false)
 	}
-	found, err := dump.Execute(unix.NETLINK_NETFILTER, 0)
+	found, err := sock.conntrack(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, family, alike...)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // flows come and go all the time
 		return err
 	}
@@ -194,13 +193,17 @@ func search(family uint8, list []flows) error {
 		if !slices.ContainsFunc(list, func(f flows) bool { return f.matches(msg) }) {
 			continue
 		}
-		req := conntrackRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, family)
-		req.AddRawData(msg[nl.SizeofNfgenmsg:])
-		_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+		_, err := sock.conntrack(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, family, attrBytes(msg[nl.SizeofNfgenmsg:]))
 		faults = append(faults, absentOK(classify(err)))
 	}
 	return errors.Join(faults...)
 }
+
+// attrBytes are attributes as the kernel gave them.
+type attrBytes []byte
+
+func (b attrBytes) Len() int          { return len(b) }
+func (b attrBytes) Serialize() []byte { return b }
 
 // matches looks at one flow of a dump. Nearly all are settled by the first condition.
 func (f flows) matches(msg []byte) bool {

@@ -32,7 +32,9 @@ func (h *Handle) AwaitAddrs(index int, patience time.Duration) error {
 
 // tentative is one of a link's tentative addresses.
 func (h *Handle) tentative(index int) (waiting string, err error) {
-	list, err := whole(func() ([]netlink.Addr, error) { return h.lib.AddrList(byIndex(index), netlink.FAMILY_V6) })
+	list, err := ask(h, func(lib *netlink.Handle) ([]netlink.Addr, error) {
+		return lib.AddrList(byIndex(index), netlink.FAMILY_V6)
+	})
 	if err != nil {
 		return "", fmt.Errorf("list addresses of link number %d: %w", index, classify(err))
 	}

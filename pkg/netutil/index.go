@@ -37,5 +37,5 @@ func (h *Handle) nameAndMTU(index int) (string, int, error) {
 
 // ioctl asks the namespace of the handle's socket, whichever thread asks.
 func (h *Handle) ioctl(request uint, req *unix.Ifreq) error {
-	return unix.IoctlIfreq(h.raw[unix.NETLINK_ROUTE].Socket.GetFd(), request, req)
+	return unix.IoctlIfreq(h.sock.fd, request, req)
 }

@@ -15,10 +15,12 @@ import (
 // MaxName is the longest name of a link, in bytes.
 const MaxName = unix.IFNAMSIZ - 1
 
-// vethInfoPeer is VETH_INFO_PEER, iflaBrportMode is IFLA_BRPORT_MODE: hairpin.
+// vethInfoPeer is VETH_INFO_PEER, iflaBrportMode is IFLA_BRPORT_MODE: hairpin. rtextFilterSkipStats is
+// RTEXT_FILTER_SKIP_STATS: counters are most of what the kernel says of a link.
 const (
-	vethInfoPeer   = 1
-	iflaBrportMode = 4
+	vethInfoPeer         = 1
+	iflaBrportMode       = 4
+	rtextFilterSkipStats = 1 << 3
 )
 
 // Link is a network interface as the kernel shows it.
@@ -57,7 +59,8 @@ func (h *Handle) LinkByIndex(index int) (Link, error) {
 }
 
 func (h *Handle) getLink(what string, data ...nl.NetlinkRequestData) (Link, error) {
-	answers, err := h.request(unix.RTM_GETLINK, unix.NLM_F_REQUEST, data...)
+	withoutStats := nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(rtextFilterSkipStats))
+	answers, err := h.request(unix.RTM_GETLINK, 0, append(data, withoutStats)...)
 	if err != nil {
 		return Link{}, fmt.Errorf("find link %s: %w", what, err)
 	}
@@ -73,7 +76,7 @@ func (h *Handle) getLink(what string, data ...nl.NetlinkRequestData) (Link, erro
 
 // Links lists all links.
 func (h *Handle) Links() ([]Link, error) {
-	list, err := whole(h.lib.LinkList)
+	list, err := ask(h, (*netlink.Handle).LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", classify(err))
 	}
@@ -228,7 +231,7 @@ func (h *Handle) SetHairpin(index int) error {
 
 // Hairpin says whether a bridge port has hairpin mode on.
 func (h *Handle) Hairpin(index int) (bool, error) {
-	p, err := whole(func() (netlink.Protinfo, error) { return h.lib.LinkGetProtinfo(byIndex(index)) })
+	p, err := ask(h, func(lib *netlink.Handle) (netlink.Protinfo, error) { return lib.LinkGetProtinfo(byIndex(index)) })
 	if err != nil {
 		return false, fmt.Errorf("find bridge port number %d: %w", index, classify(err))
 	}
@@ -282,7 +285,7 @@ func (h *Handle) DeleteLinks(names []string) error {
 
 // freeGroup draws a group number from the upper half, which nobody hands out, until no link is in it.
 func (h *Handle) freeGroup() (uint32, error) {
-	links, err := whole(h.lib.LinkList)
+	links, err := ask(h, (*netlink.Handle).LinkList)
 	if err != nil {
 		return 0, fmt.Errorf("list links: %w", classify(err))
 	}

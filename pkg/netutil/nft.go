@@ -12,26 +12,38 @@ import (
 	"github.com/google/nftables/userdata"
 	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
 // Nft changes one nftables table of family inet in the caller's namespace. Methods without an error queue
 // a change, Commit makes all queued changes at once or none of them. It is for one goroutine.
 type Nft struct {
-	conn  *nftables.Conn
+	conn  *nftables.Conn // nil until it is needed; see lib
 	table *nftables.Table
-	raw   map[int]*nl.SocketHandle // for what the library has no request for; see request
+	sock  *socket // for what the library has no request for; see request
 	err   error
 }
 
 // OpenNft opens a connection for one table, which need not exist.
 func OpenNft(table string) (*Nft, error) {
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomForChanges))
+	sock, err := openSocket(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", classify(err))
 	}
-	return &Nft{conn: conn, table: &nftables.Table{Name: table, Family: nftables.TableFamilyINet}}, nil
+	return &Nft{sock: sock, table: &nftables.Table{Name: table, Family: nftables.TableFamilyINet}}, nil
+}
+
+// lib is the library's connection. Where there can be none, the library tries again with each request, which fails then.
+func (n *Nft) lib() *nftables.Conn {
+	if n.conn != nil {
+		return n.conn
+	}
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomForChanges))
+	if err != nil {
+		conn, _ = nftables.New(nftables.WithSockOptions(roomForChanges)) // opens nothing yet
+	}
+	n.conn = conn
+	return conn
 }
 
 // maxChanges is the room for the changes of one transaction, in bytes: those of some ten thousand elements. The
@@ -43,34 +55,23 @@ func roomForChanges(conn *mdlayher.Conn) error { return conn.SetWriteBuffer(maxC
 // Close drops what is queued. After a deletion, by whomever, it waits for a grace period of the kernel, some
 // tens of milliseconds: so does the end of a process, and the close of any other netfilter socket.
 func (n *Nft) Close() error {
-	for _, s := range n.raw {
-		s.Close()
+	n.sock.close()
+	if n.conn == nil {
+		return nil
 	}
 	return n.conn.CloseLasting()
 }
 
 // request sends one message about the table and returns the answers.
 func (n *Nft) request(kind, flags int, data ...nl.NetlinkRequestData) ([][]byte, error) {
-	if n.raw == nil {
-		sock, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_NETFILTER)
-		if err != nil {
-			return nil, fmt.Errorf("open nftables: %w", err)
-		}
-		n.raw = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: sock}}
-	}
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags)
-	req.Sockets = n.raw
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0})
-	for _, d := range data {
-		req.AddData(d)
-	}
-	return req.Execute(unix.NETLINK_NETFILTER, 0)
+	table := &nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0}
+	return n.sock.request(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, append([]nl.NetlinkRequestData{table}, data...)...)
 }
 
 // Commit makes the queued changes. ErrNotFound: something that a change refers to is not there.
 func (n *Nft) Commit() error {
 	err := n.err
-	if e := n.conn.Flush(); err == nil {
+	if e := n.lib().Flush(); err == nil {
 		err = e
 	}
 	n.err = nil
@@ -88,14 +89,14 @@ func (n *Nft) note(err error) {
 }
 
 // AddTable makes the table if needed.
-func (n *Nft) AddTable() { n.conn.AddTable(n.table) }
+func (n *Nft) AddTable() { n.lib().AddTable(n.table) }
 
 // DeleteTable deletes the table with all that is in it.
-func (n *Nft) DeleteTable() { n.conn.DelTable(n.table) }
+func (n *Nft) DeleteTable() { n.lib().DelTable(n.table) }
 
 // AddPostrouting makes a chain for source translation, if needed.
 func (n *Nft) AddPostrouting(chain string) {
-	n.conn.AddChain(&nftables.Chain{
+	n.lib().AddChain(&nftables.Chain{
 		Table: n.table, Name: chain, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 	})
@@ -103,7 +104,7 @@ func (n *Nft) AddPostrouting(chain string) {
 
 // DeleteChain deletes a chain with its rules.
 func (n *Nft) DeleteChain(chain string) {
-	n.conn.DelChain(&nftables.Chain{Table: n.table, Name: chain})
+	n.lib().DelChain(&nftables.Chain{Table: n.table, Name: chain})
 }
 
 // Set names a set of prefixes of one family.
@@ -121,13 +122,13 @@ func (n *Nft) set(s Set) *nftables.Set {
 }
 
 // AddSet makes an empty set if needed.
-func (n *Nft) AddSet(s Set) { n.note(n.conn.AddSet(n.set(s), nil)) }
+func (n *Nft) AddSet(s Set) { n.note(n.lib().AddSet(n.set(s), nil)) }
 
 // FlushSet empties a set.
-func (n *Nft) FlushSet(s Set) { n.conn.FlushSet(n.set(s)) }
+func (n *Nft) FlushSet(s Set) { n.lib().FlushSet(n.set(s)) }
 
 // DeleteSet deletes a set that no rule refers to.
-func (n *Nft) DeleteSet(s Set) { n.conn.DelSet(n.set(s)) }
+func (n *Nft) DeleteSet(s Set) { n.lib().DelSet(n.set(s)) }
 
 // AddPrefixes puts prefixes, which must not overlap, into a set.
 func (n *Nft) AddPrefixes(s Set, prefixes ...netip.Prefix) {
@@ -139,7 +140,7 @@ func (n *Nft) AddPrefixes(s Set, prefixes ...netip.Prefix) {
 			out = append(out, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
 		}
 	}
-	n.note(n.conn.SetAddElements(n.set(s), out))
+	n.note(n.lib().SetAddElements(n.set(s), out))
 }
 
 // LastAddr is the highest address of a prefix.
@@ -164,7 +165,7 @@ func (n *Nft) AddMasquerade(chain string, subnets Set, comment string) {
 	load := func(offset uint32) expr.Any {
 		return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
 	}
-	n.conn.AddRule(&nftables.Rule{
+	n.lib().AddRule(&nftables.Rule{
 		Table: n.table, Chain: &nftables.Chain{Table: n.table, Name: chain},
 		UserData: userdata.AppendString(nil, userdata.TypeComment, comment),
 		Exprs: []expr.Any{
@@ -183,7 +184,7 @@ func (n *Nft) AddMasquerade(chain string, subnets Set, comment string) {
 
 // Chains lists the names of the table's chains; none when there is no table.
 func (n *Nft) Chains() ([]string, error) {
-	list, err := n.conn.ListChainsOfTableFamily(n.table.Family)
+	list, err := n.lib().ListChainsOfTableFamily(n.table.Family)
 	if err = absentOK(classify(err)); err != nil {
 		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}
@@ -198,7 +199,10 @@ func (n *Nft) Chains() ([]string, error) {
 
 // Rules counts the rules of a chain; ErrNotFound when there is no such chain.
 func (n *Nft) Rules(chain string) (int, error) {
-	rules, err := n.conn.GetRules(n.table, &nftables.Chain{Table: n.table, Name: chain})
+	rules, err := whole(func() ([][]byte, error) {
+		return n.request(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP,
+			nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(n.table.Name)), nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)))
+	})
 	if err != nil {
 		return 0, fmt.Errorf("list rules of nftables chain %s: %w", chain, classify(err))
 	}
@@ -236,7 +240,7 @@ func (n *Nft) HasAddr(s Set, addr netip.Addr) (bool, error) {
 		return false, fmt.Errorf("find %s in nftables set %s: %w", addr, s.Name, classify(err))
 	}
 	// ENOENT is the set's or the element's: only a set that is there can be asked for by name.
-	if _, err := n.conn.GetSetByName(n.table, s.Name); err != nil {
+	if _, err := n.lib().GetSetByName(n.table, s.Name); err != nil {
 		return false, fmt.Errorf("find nftables set %s: %w", s.Name, errdefs.ErrNotFound)
 	}
 	return false, nil

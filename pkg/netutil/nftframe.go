@@ -9,7 +9,7 @@ import (
 // any translation. Those for 01:80:c2:00:00:0x, which bridges keep for themselves (IEEE 802.1D, 7.12.6), do
 // not pass here.
 func (n *Nft) AddFrameChain(chain string) {
-	n.conn.AddChain(&nftables.Chain{
+	n.lib().AddChain(&nftables.Chain{
 		Table: n.table, Name: chain, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(-300), // NF_BR_PRI_NAT_DST_BRIDGED
 	})

@@ -96,20 +96,20 @@ func (n *Nft) mapOf(m Map) *nftables.Set {
 }
 
 // AddMap makes an empty map if needed.
-func (n *Nft) AddMap(m Map) { n.note(n.conn.AddSet(n.mapOf(m), nil)) }
+func (n *Nft) AddMap(m Map) { n.note(n.lib().AddSet(n.mapOf(m), nil)) }
 
 // DeleteMap deletes a map that no rule refers to.
-func (n *Nft) DeleteMap(m Map) { n.conn.DelSet(n.mapOf(m)) }
+func (n *Nft) DeleteMap(m Map) { n.lib().DelSet(n.mapOf(m)) }
 
 // AddEntries puts entries into a map. One that is there with the same value stays as it is, with its
 // comment; with another value it fails Commit (EBUSY).
 func (n *Nft) AddEntries(m Map, entries ...Entry) {
-	n.inMessages(entries, func(list []nftables.SetElement) error { return n.conn.SetAddElements(n.mapOf(m), list) })
+	n.inMessages(entries, func(list []nftables.SetElement) error { return n.lib().SetAddElements(n.mapOf(m), list) })
 }
 
 // DeleteEntries takes entries out of a map, by their keys; one that is not there is ErrNotFound.
 func (n *Nft) DeleteEntries(m Map, entries ...Entry) {
-	n.inMessages(entries, func(list []nftables.SetElement) error { return n.conn.SetDeleteElements(n.mapOf(m), list) })
+	n.inMessages(entries, func(list []nftables.SetElement) error { return n.lib().SetDeleteElements(n.mapOf(m), list) })
 }
 
 func (n *Nft) inMessages(entries []Entry, queue func([]nftables.SetElement) error) {
@@ -126,7 +126,7 @@ func (n *Nft) inMessages(entries []Entry, queue func([]nftables.SetElement) erro
 
 // Entries lists a map; ErrNotFound when it is not there.
 func (n *Nft) Entries(m Map) ([]Entry, error) {
-	list, err := n.conn.GetSetElements(n.mapOf(m))
+	list, err := n.lib().GetSetElements(n.mapOf(m))
 	if err != nil && !n.has(m) { // the library loses the errno
 		return nil, fmt.Errorf("list nftables map %s: %w", m.Name, errdefs.ErrNotFound)
 	}
@@ -160,7 +160,7 @@ func (n *Nft) Entry(m Map, key Tuple) (e Entry, found bool, err error) {
 }
 
 func (n *Nft) has(m Map) bool {
-	_, err := n.conn.GetSetByName(n.table, m.Name)
+	_, err := n.lib().GetSetByName(n.table, m.Name)
 	return err == nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,27 +92,27 @@ func (k PortKey) bytes(of PortKeys) []byte {
 func (n *Nft) AddPortSet(s PortSet) {
 	set, err := n.portSet(s)
 	if err == nil {
-		err = n.conn.AddSet(set, nil)
+		err = n.lib().AddSet(set, nil)
 	}
 	n.note(err)
 }
 
 // DeletePortSet deletes a set that no rule refers to.
 func (n *Nft) DeletePortSet(s PortSet) {
-	n.conn.DelSet(&nftables.Set{Table: n.table, Name: s.Name})
+	n.lib().DelSet(&nftables.Set{Table: n.table, Name: s.Name})
 }
 
 // AddPorts puts elements into a set. Being there already is success.
 func (n *Nft) AddPorts(s PortSet, keys ...PortKey) {
 	for chunk := range slices.Chunk(keys, perMessage) {
-		n.note(n.conn.SetAddElements(&nftables.Set{Table: n.table, Name: s.Name}, portElements(s, chunk)))
+		n.note(n.lib().SetAddElements(&nftables.Set{Table: n.table, Name: s.Name}, portElements(s, chunk)))
 	}
 }
 
 // DeletePorts takes elements out of a set; one that is not there is ErrNotFound.
 func (n *Nft) DeletePorts(s PortSet, keys ...PortKey) {
 	for chunk := range slices.Chunk(keys, perMessage) {
-		n.note(n.conn.SetDeleteElements(&nftables.Set{Table: n.table, Name: s.Name}, portElements(s, chunk)))
+		n.note(n.lib().SetDeleteElements(&nftables.Set{Table: n.table, Name: s.Name}, portElements(s, chunk)))
 	}
 }
 
@@ -127,10 +126,10 @@ func portElements(s PortSet, keys []PortKey) []nftables.SetElement {
 
 // HasPorts says whether a set holds exactly these elements. A set that is not there is ErrNotFound.
 func (n *Nft) HasPorts(s PortSet, keys ...PortKey) (bool, error) {
-	if _, err := n.conn.GetSetByName(n.table, s.Name); err != nil {
+	if _, err := n.lib().GetSetByName(n.table, s.Name); err != nil {
 		return false, fmt.Errorf("find nftables set %s: %w", s.Name, errdefs.ErrNotFound)
 	}
-	list, err := n.conn.GetSetElements(&nftables.Set{Table: n.table, Name: s.Name})
+	list, err := n.lib().GetSetElements(&nftables.Set{Table: n.table, Name: s.Name})
 	if err != nil {
 		return false, fmt.Errorf("list nftables set %s: %w", s.Name, classify(err))
 	}
@@ -154,16 +153,7 @@ func (n *Nft) HasPort(s PortSet, k PortKey) (bool, error) {
 // hasElement finds one element, in a time that does not depend on the set's size. It is ErrNotFound when
 // the set is not there. The library has no such request and loses the errno of others.
 func (n *Nft) hasElement(set string, key []byte) (bool, error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0})
-	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(n.table.Name)))
-	req.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
-	list := nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, nil)
-	list.AddRtAttr(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, nil).
-		AddRtAttr(unix.NFTA_SET_ELEM_KEY|unix.NLA_F_NESTED, nil).
-		AddRtAttr(unix.NFTA_DATA_VALUE, key)
-	req.AddData(list)
-	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	_, err := n.element(set, key)
 	if err == nil {
 		return true, nil
 	}
@@ -171,7 +161,7 @@ func (n *Nft) hasElement(set string, key []byte) (bool, error) {
 		return false, fmt.Errorf("find element of nftables set %s: %w", set, classify(err))
 	}
 	// ENOENT is the set's or the element's: only a set that is there can be asked for by name.
-	if _, err := n.conn.GetSetByName(n.table, set); err != nil {
+	if _, err := n.lib().GetSetByName(n.table, set); err != nil {
 		return false, fmt.Errorf("find nftables set %s: %w", set, errdefs.ErrNotFound)
 	}
 	return false, nil

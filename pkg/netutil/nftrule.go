@@ -47,17 +47,17 @@ func FilterPrerouting(priority int32) Hook {
 
 // AddHooked makes a chain at a hook, if needed.
 func (n *Nft) AddHooked(chain string, h Hook) {
-	n.conn.AddChain(&nftables.Chain{
+	n.lib().AddChain(&nftables.Chain{
 		Table: n.table, Name: chain, Type: h.kind, Hooknum: h.point, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(h.priority)),
 	})
 }
 
 // AddChain makes a chain that others jump to, if needed.
-func (n *Nft) AddChain(chain string) { n.conn.AddChain(&nftables.Chain{Table: n.table, Name: chain}) }
+func (n *Nft) AddChain(chain string) { n.lib().AddChain(&nftables.Chain{Table: n.table, Name: chain}) }
 
 // FlushChain deletes the rules of a chain.
 func (n *Nft) FlushChain(chain string) {
-	n.conn.FlushChain(&nftables.Chain{Table: n.table, Name: chain})
+	n.lib().FlushChain(&nftables.Chain{Table: n.table, Name: chain})
 }
 
 // Part is a piece of a rule: a condition, or what is done when all conditions before it hold.
@@ -72,7 +72,7 @@ func (n *Nft) AddRule(chain, comment string, parts ...Part) {
 	for _, p := range parts {
 		r.Exprs = append(r.Exprs, p...)
 	}
-	n.conn.AddRule(r)
+	n.lib().AddRule(r)
 }
 
 // Field is a field of a packet or a frame. An address is of the family that the conditions before have asked for.

@@ -59,7 +59,7 @@ func (h *Handle) SetBucket(index int, b Bucket) error {
 
 // Bucket reads the token bucket of a link. Another root queue, or none, is ErrNotFound.
 func (h *Handle) Bucket(index int) (Bucket, error) {
-	list, err := whole(func() ([]netlink.Qdisc, error) { return h.lib.QdiscList(byIndex(index)) })
+	list, err := ask(h, func(lib *netlink.Handle) ([]netlink.Qdisc, error) { return lib.QdiscList(byIndex(index)) })
 	if err != nil {
 		return Bucket{}, fmt.Errorf("list queues of link number %d: %w", index, classify(err))
 	}
@@ -97,14 +97,16 @@ var ingressHandle = netlink.MakeHandle(0xffff, 0)
 // RedirectIngress sends all that arrives on a link to another link's queue. The link must not have an
 // ingress queue yet.
 func (h *Handle) RedirectIngress(index, to int) error {
-	err := h.lib.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
+	queue := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: index, Handle: ingressHandle, Parent: netlink.HANDLE_INGRESS,
-	}})
+	}}
+	filter := &netlink.U32{ // without a selector it matches everything
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: ingressHandle, Priority: 1, Protocol: unix.ETH_P_ALL},
+		Actions:     []netlink.Action{netlink.NewMirredAction(to)},
+	}
+	err := tell(h, func(lib *netlink.Handle) error { return lib.QdiscAdd(queue) })
 	if err == nil {
-		err = h.lib.FilterAdd(&netlink.U32{ // without a selector it matches everything
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: ingressHandle, Priority: 1, Protocol: unix.ETH_P_ALL},
-			Actions:     []netlink.Action{netlink.NewMirredAction(to)},
-		})
+		err = tell(h, func(lib *netlink.Handle) error { return lib.FilterAdd(filter) })
 	}
 	if err != nil {
 		return fmt.Errorf("redirect link number %d to %d: %w", index, to, classify(err))
@@ -115,7 +117,9 @@ func (h *Handle) RedirectIngress(index, to int) error {
 // IngressRedirect is the index of the link that all that arrives on a link is sent to, ErrNotFound when
 // there is none.
 func (h *Handle) IngressRedirect(index int) (int, error) {
-	list, err := whole(func() ([]netlink.Filter, error) { return h.lib.FilterList(byIndex(index), ingressHandle) })
+	list, err := ask(h, func(lib *netlink.Handle) ([]netlink.Filter, error) {
+		return lib.FilterList(byIndex(index), ingressHandle)
+	})
 	if err = absentOK(classify(err)); err != nil {
 		return 0, fmt.Errorf("list filters of link number %d: %w", index, err)
 	}

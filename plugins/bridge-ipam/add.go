@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -191,20 +192,16 @@ func (a *adding) takeLease() error {
 	if a.given, err = allocate(store, a.conf, a.host); err != nil {
 		return err
 	}
+	used, err := noteGiven(store, a.given)
+	if err != nil {
+		return err
+	}
 	a.addressLease()
-	a.forgetFlows()
+	a.forgetFlows(used)
 	if err := a.claimHostPorts(store); err != nil {
 		return err
 	}
-	if err := store.Commit(a.lease); err != nil {
-		return err
-	}
-	for i, g := range a.given {
-		if err := store.SetLast(i, g.addr); err != nil {
-			a.log.Warn("remember the last address", "error", err) // only the order of addresses suffers
-		}
-	}
-	return nil
+	return store.Commit(a.lease)
 }
 
 // newLease is a lease without addresses.
@@ -270,9 +267,11 @@ func (a *adding) attach() (types.Result, error) {
 }
 
 // forgetFlows begins to flush what is left of UDP flows of earlier owners. The kernel looks through all of its table,
-// and nobody else has these addresses.
-func (a *adding) forgetFlows() {
-	addrs := a.lease.Addresses
+// which holds the flows of the whole node, and nobody else has these addresses.
+func (a *adding) forgetFlows(addrs []netip.Addr) {
+	if len(addrs) == 0 {
+		return
+	}
 	a.flushing.Go(func() {
 		if err := netutil.FlushUDP(addrs...); err != nil {
 			a.log.Warn("flush UDP flows", "error", err)

@@ -73,15 +73,10 @@ func (p *plugin) leaseAddresses(store *lease.Locked, conf *netconf.Config, host 
 	for _, g := range given {
 		l.Addresses = append(l.Addresses, g.addr)
 	}
-	if err := store.Commit(l); err != nil {
+	if _, err := noteGiven(store, given); err != nil {
 		return nil, err
 	}
-	for i, g := range given {
-		if err := store.SetLast(i, g.addr); err != nil {
-			p.log.Warn("remember the last address", "error", err)
-		}
-	}
-	return given, nil
+	return given, store.Commit(l)
 }
 
 // sameAgain are the addresses of a lease when they still are one of each range set, and those asked for.

@@ -68,6 +68,21 @@ func choose(store *lease.Locked, set ipam.Set, i int, requested []netip.Addr) (g
 	return given{addr, r}, requested, err
 }
 
+// noteGiven notes, before they are leased, that addresses were given, and says which of them may have had an owner
+// before: a crash after it leaves a note too many, and never one too few.
+func noteGiven(store *lease.Locked, all []given) (used []netip.Addr, err error) {
+	for i, g := range all {
+		first, err := store.SetLast(i, g.addr, g.from.Contains)
+		if err != nil {
+			return nil, fmt.Errorf("remember the last address: %w", err)
+		}
+		if !first {
+			used = append(used, g.addr)
+		}
+	}
+	return used, nil
+}
+
 // reclaim drops the leases whose owner is provably dead.
 func reclaim(store *lease.Locked, host *netutil.Handle) error {
 	dead, err := deadLeases(store.Store, host)

@@ -139,7 +139,7 @@ func (a *adding) askDelegate() error {
 	}
 	a.conf = &conf
 	a.addressLease()
-	a.forgetFlows()
+	a.forgetFlows(a.lease.Addresses)
 	return nil
 }
 

@@ -13,6 +13,7 @@
 //	guard           spoof checks at the ports of a network                 (nftables)
 //	shaper          bandwidth limits of one host link                      (queues)
 //	hostport        ports of the node that lead to pods                    (nftables)
+//	jsontext        JSON without reflection                                (pure)
 //	pkg/netutil     links, addresses, routes, sysctls, conntrack, nftables (the kernel)
 //
 // No program is executed but an IPAM plugin that a configuration names, and no process stays behind. Without
@@ -34,7 +35,7 @@
 //     was killed is cleared; a finished attachment is an error, and nothing is changed.
 //  2. Lease, under the lock of the network's lease directory: the only step that ADDs of one network do
 //     one after the other. From here on the address is ours, and DEL and GC know what to undo.
-//  3. At the same time: masquerade, spoof checks and the flush of stale UDP flows; bridge, veth pair (one
+//  3. In no order: masquerade, spoof checks and the flush of UDP flows of earlier owners; bridge, veth pair (one
 //     message, the peer in its namespace from the start), addresses, routes and bandwidth limits. Checks and
 //     limits hold before the first packet.
 //  4. Host ports: the lease has claimed them, and now they lead to the pod.

@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/utils"
 
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
 )
 
 // maxConfig is the largest configuration that is read, in bytes.
@@ -61,11 +61,11 @@ func readEnv(getenv func(string) string) (environment, error) {
 	e.sameNetns = strings.EqualFold(override, "true") || override == "1"
 	var faults []string
 	if slices.Contains(needs, "CNI_CONTAINERID") {
-		if utils.ValidateContainerID(e.containerID) != nil || len(e.containerID) > maxContainerID {
+		if !netconf.IsName(e.containerID) || len(e.containerID) > maxContainerID {
 			faults = append(faults, fmt.Sprintf("CNI_CONTAINERID %.80q: want letters, digits, '.', '_' and '-', "+
 				"a letter or digit first, at most %d bytes", e.containerID, maxContainerID))
 		}
-		if utils.ValidateInterfaceName(e.ifName) != nil || strings.Contains(e.ifName, "%") { // the kernel numbers eth%d
+		if !netconf.IsInterfaceName(e.ifName) {
 			faults = append(faults, fmt.Sprintf("CNI_IFNAME %.80q: want at most 15 bytes, not \".\" or \"..\", "+
 				"no '/', ':', '%%' or space", e.ifName))
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/jsontext"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
 )
@@ -102,7 +103,7 @@ func (p *plugin) run(stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		return result.PrintTo(stdout)
+		return printResult(stdout, result)
 	case "CHECK":
 		return p.check()
 	case "DEL":
@@ -119,7 +120,7 @@ var since = map[string]string{"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"
 
 // configVersion checks that the configuration's version is known and has the command.
 func configVersion(command string, config []byte) (string, error) {
-	v, err := (&version.ConfigDecoder{}).Decode(config)
+	v, err := decodeVersion(config)
 	if err != nil {
 		return "", types.NewError(types.ErrDecodingFailure, "cniVersion: "+err.Error(), "")
 	}
@@ -134,6 +135,17 @@ func configVersion(command string, config []byte) (string, error) {
 	if has, err := version.GreaterThanOrEqualTo(v, first); err != nil || !has {
 		return "", types.NewError(types.ErrIncompatibleCNIVersion,
 			fmt.Sprintf("cniVersion %q: has no %s, %s is the first with it", v, command, first), "")
+	}
+	return v, nil
+}
+
+// decodeVersion reads cniVersion; a configuration without it is of the first version.
+func decodeVersion(config []byte) (v string, err error) {
+	common := jsontext.Read(config, func(r *jsontext.Reader) bool {
+		return r.Object(jsontext.Member{Key: "cniVersion", Read: func(r *jsontext.Reader) (ok bool) { v, ok = r.Text(); return ok }})
+	})
+	if !common || v == "" {
+		return (&version.ConfigDecoder{}).Decode(config)
 	}
 	return v, nil
 }

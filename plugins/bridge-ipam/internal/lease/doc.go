@@ -2,7 +2,7 @@
 //
 //	<dataDir>/<network>/lock      flock; every change is made under it
 //	<dataDir>/<network>/boot      boot id of the leases
-//	<dataDir>/<network>/last.N    the address given last from range set N; a hint
+//	<dataDir>/<network>/last.N    the address given last from range set N, and the highest of its range ever given
 //	<dataDir>/<network>/rec/R     one record (JSON) per attachment; R is <key>-<random> and never used again
 //	<dataDir>/<network>/at/<key>  symbolic link to the attachment's record
 //	<dataDir>/<network>/ip/<addr> symbolic link to the record of the address's owner

@@ -114,12 +114,51 @@ func TestKeysOfNeighboursDiffer(t *testing.T) {
 	}
 }
 
+func anywhere(netip.Addr) bool { return true }
+
+// TestFirstOwner: an address had no owner before when it is above all that were given of its range, and when it can be known.
+func TestFirstOwner(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	s := New(dir, "net", "boot1").Beside(other)
+	elsewhere := func(netip.Addr) bool { return false }
+	for i, step := range []struct {
+		addr      int
+		sameRange func(netip.Addr) bool
+		first     bool
+	}{
+		{5, anywhere, true}, {5, anywhere, false}, {7, anywhere, true}, {6, anywhere, false}, {8, anywhere, true},
+		{9, elsewhere, false}, {10, anywhere, false}, // after another range nothing is known any more
+	} {
+		locked(t, s, func(l *Locked) {
+			first, err := l.SetLast(0, addr(step.addr), step.sameRange)
+			if err != nil || first != step.first || l.Last(0) != addr(step.addr) {
+				t.Errorf("step %d: first %t, %v, last %v", i, first, err, l.Last(0))
+			}
+		})
+	}
+	ok(t, os.MkdirAll(filepath.Join(other, "net"), 0o755))
+	ok(t, os.WriteFile(filepath.Join(other, "net", marker), nil, 0o600))
+	locked(t, s, func(l *Locked) {
+		if first, err := l.SetLast(1, addr(1), anywhere); err != nil || first {
+			t.Errorf("beside host-local: first %t, %v", first, err)
+		}
+	})
+	// As older versions wrote it.
+	ok(t, os.WriteFile(s.path("last.2"), []byte(addr(1).String()+"\n"), 0o600))
+	locked(t, s, func(l *Locked) {
+		if first, err := l.SetLast(2, addr(2), anywhere); err != nil || first || l.Last(2) != addr(2) {
+			t.Errorf("after an older version: first %t, %v", first, err)
+		}
+	})
+}
+
 func TestOlderBootNeverCounts(t *testing.T) {
 	dir := t.TempDir()
 	old := New(dir, "net", "boot1")
 	locked(t, old, func(l *Locked) {
 		ok(t, l.Commit(of("a", addr(1))))
-		ok(t, l.SetLast(0, addr(1)))
+		_, err := l.SetLast(0, addr(1), anywhere)
+		ok(t, err)
 	})
 	damaged := of("b", addr(2))
 	locked(t, old, func(l *Locked) { ok(t, l.Commit(damaged)) })

@@ -1,12 +1,9 @@
 package lease
 
 import (
-	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -15,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/podwright/podwright/pkg/durable"
 )
@@ -135,12 +133,8 @@ func (l *Locked) Commit(v Lease) (err error) {
 			return fmt.Errorf("lease host port %s: %w", claim, errdefs.ErrAlreadyExists)
 		}
 	}
-	data, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("write lease: %w", err)
-	}
 	nonce := make([]byte, nonceLen/2)
-	if _, err := rand.Read(nonce); err != nil {
+	if _, err := unix.Getrandom(nonce, 0); err != nil { // crypto/rand starts a generator first
 		return fmt.Errorf("write lease: %w", err)
 	}
 	record := v.Key() + "-" + hex.EncodeToString(nonce)
@@ -150,7 +144,7 @@ func (l *Locked) Commit(v Lease) (err error) {
 			_ = os.Remove(temp)
 		}
 	}()
-	if err := l.inDirs(func() error { return os.WriteFile(temp, append(data, '\n'), fileMode) }); err != nil {
+	if err := l.inDirs(func() error { return os.WriteFile(temp, append(v.encode(), '\n'), fileMode) }); err != nil {
 		return fmt.Errorf("write lease: %w", err)
 	}
 	if err := l.link("at", v.Key(), record); err != nil {
@@ -271,33 +265,53 @@ func (l *Locked) Empty() (bool, error) {
 		return false, fmt.Errorf("list leases: %w", err)
 	}
 	defer func() { _ = d.Close() }()
+	some := make([]byte, 512) // the first names nearly always tell; os.File reads a hundred
 	for {
-		names, err := d.Readdirnames(16)
-		if slices.ContainsFunc(names, isRecord) {
-			return false, nil
-		}
-		if errors.Is(err, io.EOF) {
-			return true, nil
-		}
+		n, err := unix.ReadDirent(int(d.Fd()), some)
 		if err != nil {
 			return false, fmt.Errorf("list leases: %w", err)
+		}
+		if n == 0 {
+			return true, nil
+		}
+		_, _, names := unix.ParseDirent(some[:n], -1, nil)
+		if slices.ContainsFunc(names, isRecord) {
+			return false, nil
 		}
 	}
 }
 
 // Last is the address that was given last from a range set; invalid when not known.
 func (s *Store) Last(set int) netip.Addr {
-	data, err := os.ReadFile(s.path("last." + strconv.Itoa(set)))
-	if err != nil {
-		return netip.Addr{}
-	}
-	addr, _ := netip.ParseAddr(strings.TrimSpace(string(data)))
-	return addr
+	last, _, _ := s.progress(set)
+	return last
 }
 
-// SetLast remembers the address that was given last.
-func (l *Locked) SetLast(set int, addr netip.Addr) error {
-	return durable.WriteFile(l.path("last."+strconv.Itoa(set)), []byte(addr.String()+"\n"), fileMode, durable.NoSync)
+// progress reads last.N: the address that was given last and, in a second line, the highest one of its range that was
+// ever given. What is not known is invalid. begun is false when no address was given yet.
+func (s *Store) progress(set int) (last, highest netip.Addr, begun bool) {
+	data, err := os.ReadFile(s.path("last." + strconv.Itoa(set)))
+	first, second, _ := strings.Cut(string(data), "\n")
+	last, _ = netip.ParseAddr(strings.TrimSpace(first))
+	highest, _ = netip.ParseAddr(strings.TrimSpace(second))
+	return last, highest, !errors.Is(err, fs.ErrNotExist)
+}
+
+// SetLast remembers an address that is about to be given, and says whether it is the first time: it is higher than all
+// that were given of its range, to which sameRange leads, since the directory was made. Where host-local is, or was, at
+// work that cannot be known.
+func (l *Locked) SetLast(set int, addr netip.Addr, sameRange func(netip.Addr) bool) (first bool, err error) {
+	_, highest, begun := l.progress(set)
+	known := highest.IsValid() && sameRange(highest)
+	content := addr.String() + "\n"
+	switch {
+	case !begun || known && highest.Less(addr):
+		content += addr.String() + "\n"
+		first = !l.isShared()
+	case known:
+		content += highest.String() + "\n"
+	}
+	return first, durable.WriteFile(l.path("last."+strconv.Itoa(set)), []byte(content), fileMode, durable.NoSync)
 }
 
 // Probe says whether a lease could be written now.

@@ -1,8 +1,10 @@
 package netconf
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -313,6 +315,10 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, args string) {
 		if _, err := ParseTeardown(data); err != nil && codeOf(err) == 0 {
 			t.Errorf("no code: %v", err)
+		}
+		var got, want raw
+		if read(data, &got, (*raw).members) && (json.Unmarshal(data, &want) != nil || !reflect.DeepEqual(got, want)) {
+			t.Errorf("got %+v, want %+v", got, want)
 		}
 		_, plain := Parse(data, "")
 		if faults, _ := Lint(data); (plain == nil) != (len(faults) == 0) {

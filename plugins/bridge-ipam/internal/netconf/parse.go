@@ -311,8 +311,8 @@ func inSets(a netip.Addr, sets []ipam.Set) bool {
 func (p *parser) routes() []*types.Route {
 	var out []*types.Route
 	for i, data := range p.raw.IPAM.Routes {
-		var r types.Route
-		if err := json.Unmarshal(data, &r); err != nil {
+		r, err := readRoute(data)
+		if err != nil {
 			p.fault("ipam.routes[%d]: %s; want one such as {\"dst\": \"0.0.0.0/0\"}", i, err)
 			continue
 		}

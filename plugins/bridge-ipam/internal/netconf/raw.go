@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/utils"
 )
 
 // maxName is the longest name of a network: it becomes the name of a directory.
@@ -131,7 +130,7 @@ func (r rawIdentity) identity(ipamType, dataDir string) (Identity, error) {
 	if id.Name == "" {
 		return id, fault("name: missing, give the network a name")
 	}
-	if err := utils.ValidateNetworkName(id.Name); err != nil {
+	if !IsName(id.Name) {
 		return id, fault(fmt.Sprintf("name %q: want letters, digits, '.', '_' and '-', a letter or digit first", id.Name))
 	}
 	if len(id.Name) > maxName {
@@ -140,7 +139,7 @@ func (r rawIdentity) identity(ipamType, dataDir string) (Identity, error) {
 	if id.Bridge == "" || id.AddressesOnly {
 		id.Bridge = DefaultBridge
 	}
-	if err := utils.ValidateInterfaceName(id.Bridge); err != nil || strings.ContainsAny(id.Bridge, "\x00%") { // the kernel numbers br%d
+	if !IsInterfaceName(id.Bridge) || strings.Contains(id.Bridge, "\x00") {
 		return id, fault(fmt.Sprintf("bridge %q: not a name of a network interface (at most 15 bytes, no '/', ':', '%%' or space)", id.Bridge))
 	}
 	if id.DataDir == "" {
@@ -156,8 +155,10 @@ func (r rawIdentity) identity(ipamType, dataDir string) (Identity, error) {
 // ParseTeardown reads what DEL and GC need.
 func ParseTeardown(data []byte) (*Teardown, error) {
 	var r rawTeardown
-	if err := decode(data, &r); err != nil {
-		return nil, err
+	if !read(data, &r, (*rawTeardown).members) {
+		if err := decode(data, &r); err != nil {
+			return nil, err
+		}
 	}
 	id, err := r.identity(r.IPAM.Type, r.IPAM.DataDir)
 	if err != nil {

@@ -62,6 +62,10 @@ type rawAddresses struct {
 
 // decode reads the keys that are this plugin's in its role.
 func (p *parser) decode(data []byte) error {
+	if read(data, &p.raw, (*raw).members) && !addressesOnly(p.raw.Type, p.raw.IPAM.Type) {
+		return nil
+	}
+	p.raw = raw{}
 	var role struct {
 		Type string `json:"type"`
 		IPAM struct {
