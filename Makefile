@@ -16,7 +16,7 @@ VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v
 
 # Release binaries are static and hold no path of the machine that built them.
 # Plugins of NRI in WASM are left out: their interpreter is 3 MB for what nobody has.
-RELEASE := CGO_ENABLED=0 $(GO) build -trimpath -tags nri_no_wasm -ldflags '-s -w -X main.version=$(VERSION)'
+RELEASE := CGO_ENABLED=0 $(GO) build -trimpath -tags nri_no_wasm,grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)'
 # Packages with tests that use no built binary.
 UNITS   := ./conf/... ./cri-shim/... ./pkg/... ./plugins/...
 # The race detector needs a C compiler and an architecture that it knows.

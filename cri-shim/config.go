@@ -77,6 +77,9 @@ type ImageConfig struct {
 	RegistryConfigDir    string   `toml:"registry_config_dir" json:"registryConfigDir"`
 	MaxParallelDownloads int      `toml:"max_parallel_downloads" json:"maxParallelDownloads"`
 	ProgressTimeout      Duration `toml:"progress_timeout" json:"progressTimeout"`
+	VerifierDir          string   `toml:"verifier_dir" json:"verifierDir,omitempty"` // "": images are not verified
+	VerifierTimeout      Duration `toml:"verifier_timeout" json:"verifierTimeout"`
+	Pinned               []string `toml:"pinned" json:"pinned,omitempty"` // full names, with * for any text
 }
 
 // StatsConfig says how what containers use is measured.
@@ -121,6 +124,7 @@ func Default() Config {
 		Streaming: StreamingConfig{Address: "127.0.0.1", IdleTimeout: Duration(4 * time.Hour)},
 		Image: ImageConfig{
 			RegistryConfigDir: "/etc/cri-shim/certs.d", MaxParallelDownloads: 3, ProgressTimeout: Duration(5 * time.Minute),
+			VerifierTimeout: Duration(10 * time.Second), Pinned: []string{},
 		},
 		Stats: StatsConfig{Interval: Duration(10 * time.Second)},
 		NRI:   defaultNRI(),
@@ -225,6 +229,15 @@ func (c Config) Validate() error {
 	}
 	if c.Image.ProgressTimeout < 0 {
 		v.bad("image.progress_timeout", time.Duration(c.Image.ProgressTimeout).String(), "0 (none) or more")
+	}
+	v.absoluteOrEmpty("image.verifier_dir", c.Image.VerifierDir)
+	if i := time.Duration(c.Image.VerifierTimeout); i < time.Second || i > time.Hour {
+		v.bad("image.verifier_timeout", i.String(), "1s to 1h")
+	}
+	for _, pattern := range c.Image.Pinned {
+		if registry, _, found := strings.Cut(pattern, "/"); !found || registry == "" || strings.ContainsAny(pattern, " \t\n") {
+			v.bad("image.pinned", pattern, "a full name like docker.io/library/busybox:*")
+		}
 	}
 	if i := time.Duration(c.Stats.Interval); i < time.Second || i > time.Hour {
 		v.bad("stats.interval", i.String(), "1s to 1h")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/podwright/podwright/cri-shim/internal/criserver"
@@ -13,18 +15,20 @@ import (
 
 // images shows the image store to the CRI server in the server's own terms.
 type images struct {
-	store *image.Store
+	store  *image.Store
+	pinned []string // full names, with * for any text
 }
 
 func newImages(ctx context.Context, cfg ImageConfig, layout paths.Layout, logger *slog.Logger) (*images, error) {
 	s, err := image.New(ctx, image.Config{
 		Dir: layout.Images(), RegistryConfigDir: cfg.RegistryConfigDir, MaxParallelDownloads: cfg.MaxParallelDownloads,
-		ProgressTimeout: time.Duration(cfg.ProgressTimeout), Logger: logger,
+		ProgressTimeout: time.Duration(cfg.ProgressTimeout), VerifierDir: cfg.VerifierDir,
+		VerifierTimeout: time.Duration(cfg.VerifierTimeout), Logger: logger,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &images{s}, nil
+	return &images{s, cfg.Pinned}, nil
 }
 
 // Pull implements criserver.Images.
@@ -32,24 +36,30 @@ func (i *images) Pull(ctx context.Context, ref string, c criserver.Credentials) 
 	id, err := i.store.Pull(ctx, ref, image.Auth{
 		Username: c.Username, Password: c.Password, Server: c.Server, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
 	})
-	if errors.Is(err, image.ErrRegistryUnavailable) {
-		err = unavailable{err}
+	switch {
+	case errors.Is(err, image.ErrRegistryUnavailable):
+		err = classed{err, criserver.ErrRegistryUnavailable}
+	case errors.Is(err, image.ErrVerification):
+		err = classed{err, criserver.ErrSignature}
 	}
 	return id, err
 }
 
-// unavailable gives an error the server's class without adding its text.
-type unavailable struct{ error }
+// classed gives an error the server's class without adding its text.
+type classed struct {
+	error
+	class error
+}
 
-func (u unavailable) Is(target error) bool { return target == criserver.ErrRegistryUnavailable } //nolint:errorlint // identity of a sentinel
-func (u unavailable) Unwrap() error        { return u.error }
+func (c classed) Is(target error) bool { return target == c.class } //nolint:errorlint // identity of a sentinel
+func (c classed) Unwrap() error        { return c.error }
 
 // List implements criserver.Images.
 func (i *images) List(context.Context) ([]criserver.Image, error) {
 	all := i.store.Images()
 	out := make([]criserver.Image, len(all))
 	for k, img := range all {
-		out[k] = shown(img)
+		out[k] = i.shown(img)
 	}
 	return out, nil
 }
@@ -57,11 +67,36 @@ func (i *images) List(context.Context) ([]criserver.Image, error) {
 // Find implements criserver.Images.
 func (i *images) Find(_ context.Context, ref string) (criserver.Image, error) {
 	img, err := i.store.Image(ref)
-	return shown(img), err
+	return i.shown(img), err
 }
 
-func shown(i image.Image) criserver.Image {
-	return criserver.Image{ID: i.ID, Tags: i.Tags, Digests: i.Digests, Size: i.Size, User: i.Config.Config.User, Config: i.RawJSON}
+func (i *images) shown(img image.Image) criserver.Image {
+	return criserver.Image{
+		ID: img.ID, Tags: img.Tags, Digests: img.Digests, Size: img.Size, User: img.Config.Config.User, Config: img.RawJSON,
+		Pinned: slices.ContainsFunc(i.pinned, func(pattern string) bool {
+			return slices.ContainsFunc(slices.Concat(img.Tags, img.Digests), func(name string) bool { return matches(pattern, name) })
+		}),
+	}
+}
+
+// matches says whether name is pattern, in which * stands for any text.
+func matches(pattern, name string) bool {
+	parts := strings.Split(pattern, "*")
+	first, rest := parts[0], parts[1:]
+	name, ok := strings.CutPrefix(name, first)
+	if !ok || len(rest) == 0 {
+		return ok && name == ""
+	}
+	last := rest[len(rest)-1]
+	if name, ok = strings.CutSuffix(name, last); !ok {
+		return false
+	}
+	for _, part := range rest[:len(rest)-1] {
+		if _, name, ok = strings.Cut(name, part); !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // Remove implements criserver.Images.

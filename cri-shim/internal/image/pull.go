@@ -35,7 +35,8 @@ const maxManifest = 8 << 20
 
 // Pull brings an image from its registry, unpacks it, and returns its id. Equal calls at the same time share
 // the work, which ends when the last of them gives up. A pull that fails leaves nothing behind. What the
-// registry does not have is errdefs.ErrNotFound; what it refuses, errdefs.ErrPermissionDenied.
+// registry does not have is errdefs.ErrNotFound; what it refuses, errdefs.ErrPermissionDenied; what the node's
+// verifiers refuse, ErrVerification.
 func (s *Store) Pull(ctx context.Context, ref string, auth Auth) (string, error) {
 	name, err := normalize(ref)
 	if err != nil {
@@ -88,6 +89,10 @@ func (s *Store) fetch(ctx context.Context, name string, auth Auth, watch *progre
 	if target.MediaType == images.MediaTypeDockerSchema1Manifest {
 		return target, fmt.Errorf("manifest has schema 1, which is not supported: rebuild the image: %w", errdefs.ErrInvalidArgument)
 	}
+	if err := s.verify(ctx, name, target); err != nil {
+		return target, err
+	}
+	watch.note() // verifiers have a limit of their own
 	fetcher, err := resolver.Fetcher(ctx, resolved)
 	if err != nil {
 		return target, err
@@ -161,7 +166,8 @@ func classify(err error) error {
 	var urlErr *url.Error
 	var netErr net.Error
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errdefs.ErrNotFound):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errdefs.ErrNotFound),
+		errors.Is(err, ErrVerification):
 		return err
 	case errors.As(err, &status):
 		switch {

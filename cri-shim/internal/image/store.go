@@ -36,6 +36,8 @@ type Config struct {
 	RegistryConfigDir    string        // a tree of HOST/hosts.toml; "" or missing: defaults only
 	MaxParallelDownloads int           // per pull
 	ProgressTimeout      time.Duration // ends a pull that got no byte for so long
+	VerifierDir          string        // programs that every image must pass; "": none
+	VerifierTimeout      time.Duration // of each
 	Logger               *slog.Logger
 }
 
