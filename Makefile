@@ -99,9 +99,9 @@ vm: deps critest-parts ## CMD='...' as root in a virtual machine with cgroup v2,
 	@$(if $(CMD),,echo "want CMD='...'; make test-vm runs the tests"; exit 1)
 	@$(CACHE)/vm $(if $(TESTS),-tests $(TESTS)) -- bash -c "$$CMD"
 
-# Minutes to an hour, by the lane: unit, e2e, e2e-systemd, cni, critest, critest-systemd, services, powercut.
+# Minutes to an hour, by the lane: unit-cri, unit-cni, e2e, e2e-systemd, cni, critest, critest-systemd, services, powercut.
 .PHONY: test-vm
-test-vm: LANES ?= services,powercut,critest,critest-systemd,unit,cni,e2e,e2e-systemd
+test-vm: LANES ?= services,powercut,critest,critest-systemd,unit-cri,unit-cni,cni,e2e,e2e-systemd
 test-vm: deps critest-parts ## all of it in that machine, and power cuts: LANES=services,powercut,critest,... (as root)
 	@tools/vmimage.sh $(CACHE)/machine
 	@$(GO) build -o $(CACHE)/vm ./test/vm

@@ -42,6 +42,9 @@ func (a *adding) result() (types.Result, error) {
 		&types100.Interface{Name: host.Name, Mac: host.MAC.String(), Mtu: host.MTU},
 		&types100.Interface{Name: pod.Name, Mac: pod.MAC.String(), Mtu: pod.MTU, Sandbox: a.env.netns},
 	)
+	if a.gate.Index != a.bridge.Index { // of a VLAN; told as the reference tells it
+		res.Interfaces = append(res.Interfaces, &types100.Interface{Name: a.gate.Name, Mac: a.gate.MAC.String()})
+	}
 	ifb, err := a.ifbInterface()
 	if err != nil {
 		return nil, err

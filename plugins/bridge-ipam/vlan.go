@@ -142,8 +142,12 @@ func (c *checking) gate(bridge netutil.Link) netutil.Link {
 		return bridge
 	}
 	link, err := c.host.Link(gatewayLink(bridge.Name, c.conf.VLANs.Native))
-	if err != nil && c.conf.IsGateway {
+	switch {
+	case !c.conf.IsGateway:
+	case err != nil:
 		c.faults = append(c.faults, err)
+	case !link.Up:
+		c.fault("gateway link %s: is down", link.Name)
 	}
 	return link
 }

@@ -83,9 +83,16 @@ func TestVLAN(t *testing.T) {
 	check := call{cmd: "CHECK", id: "a", ifName: "eth0", netns: pods[0], conf: withPrev(t, red, a.raw)}
 	n.quiet(check)
 	for _, change := range [][]string{{"vlan", "add", "dev", a.Interfaces[1].Name, "vid", "300"}, {"vlan", "del", "dev", a.Interfaces[1].Name, "vid", "100"}} {
-		n.bridge(change...)
+		if said := n.bridge(change...); said != "" { // bridge(8) says nothing; the plugin of that name does
+			t.Errorf("bridge %v: %s", change, said)
+		}
 		n.refused(check, 999, "VLAN "+change[5])
 	}
+	if g := c.Interfaces[3]; g.Name != "br0.200" || g.Mac == "" || g.Sandbox != "" {
+		t.Errorf("the result does not tell the gateway's link: %+v", c.Interfaces)
+	}
+	n.tool("ip", "link", "set", "br0.200", "down")
+	n.refused(call{cmd: "CHECK", id: "c", ifName: "eth0", netns: pods[2], conf: withPrev(t, blue, c.raw)}, 999, "gateway link br0.200: is down")
 	for _, id := range []string{"a", "b"} {
 		n.del(id, red)
 	}

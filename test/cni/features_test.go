@@ -57,12 +57,15 @@ var shaped = []scenario{
 	{name: "bandwidth without a burst", bandwidth: lab.Conf{"ingressRate": 8000000}, needs: "bandwidth", ignored: true},
 }
 
+// vlanGateway is what stays with the bridge of a VLAN: the gateway's link and its port.
+var vlanGateway = []string{"VETH," + bridgeName + "," + bridgeName + ".100"}
+
 // roles are the other keys of bridge.
 var roles = []scenario{
-	{name: "vlan", conf: lab.Conf{"vlan": 100}, needs: "vlan", kernel: vlanFiltering},
+	{name: "vlan", conf: lab.Conf{"vlan": 100}, leaves: vlanGateway, needs: "vlan", kernel: vlanFiltering},
 	{name: "vlan without gateway", conf: lab.Conf{"vlan": 100, "isGateway": false}, needs: "vlan", kernel: vlanFiltering},
 	{name: "vlan trunk", conf: lab.Conf{"vlanTrunk": []any{lab.Conf{"id": 101}, lab.Conf{"minID": 200, "maxID": 210}}, "isGateway": false, "ipam": lab.Conf{}}, needs: "vlan", kernel: vlanFiltering},
-	{name: "vlan and the default one", conf: lab.Conf{"vlan": 100, "preserveDefaultVlan": true}, needs: "vlan", kernel: vlanFiltering},
+	{name: "vlan and the default one", conf: lab.Conf{"vlan": 100, "preserveDefaultVlan": true}, leaves: vlanGateway, needs: "vlan", kernel: vlanFiltering},
 	{name: "vlan out of range", conf: lab.Conf{"vlan": 5000}, needs: "vlan", kernel: vlanFiltering},
 	{name: "spoof check", conf: lab.Conf{"macspoofchk": true}, needs: "macspoofchk"},
 	{name: "promiscuous", conf: lab.Conf{"promiscMode": true}, needs: "promiscMode"},

@@ -132,6 +132,7 @@ func (r *run) namespace(key string, ns *lab.NS) {
 		}
 		r.link(key+" "+r.called(l.Name), ns, l)
 	}
+	r.vlans(key, ns, links)
 	r.qdiscs(key, ns)
 	r.routes(key, ns)
 	for _, what := range []string{"neigh", "rule"} {
@@ -193,6 +194,24 @@ func (r *run) link(key string, ns *lab.NS, l link) {
 	}
 }
 
+// vlans notes which VLANs each port is a member of, and how, where a bridge looks at them.
+func (r *run) vlans(key string, ns *lab.NS, links []link) {
+	r.t.Helper()
+	if !slices.ContainsFunc(links, func(l link) bool { return l.Info.Data["vlan_filtering"] == 1.0 }) {
+		return
+	}
+	out, err := ns.Run("bridge", "-j", "vlan", "show")
+	r.must(err)
+	var ports []struct {
+		Name  string `json:"ifname"`
+		VLANs []any  `json:"vlans"`
+	}
+	r.must(json.Unmarshal([]byte(out), &ports))
+	for _, p := range ports {
+		r.note(key+" "+r.called(p.Name)+" vlans", fmt.Sprint(p.VLANs))
+	}
+}
+
 // qdiscs notes the queueing disciplines of all links.
 func (r *run) qdiscs(key string, ns *lab.NS) {
 	r.t.Helper()
@@ -249,7 +268,7 @@ func (r *run) leftovers(key string) {
 	var names []string
 	for _, l := range links {
 		if l.Name != "lo" && l.Name != lab.Uplink {
-			names = append(names, l.Name)
+			names = append(names, r.called(l.Name))
 		}
 	}
 	slices.Sort(names)

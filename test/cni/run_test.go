@@ -207,9 +207,9 @@ func (r *run) called(text string) string {
 	return qdiscNumber.ReplaceAllString(text, "qdisc $1")
 }
 
-// What is random wherever it shows.
+// What is random wherever it shows, or in the reference only, as the port of a VLAN's gateway.
 var (
-	randomName  = regexp.MustCompile(`veth[0-9a-f]{8,11}`)
+	randomName  = regexp.MustCompile(`veth[0-9a-f]{8,11}|vgw[0-9a-f]{12}`)
 	qdiscNumber = regexp.MustCompile(`qdisc (tbf|noqueue) [0-9a-f]+:`)
 )
 

@@ -114,8 +114,8 @@ func (s *suite) execute(ctx context.Context, l lane, dir string) error {
 	}
 	defer out.Close()
 	args := append([]string{
-		"-config=" + filepath.Join(s.node.Base, "no-such-crictl.yaml"), // the host's own must not lead us elsewhere
-		"-runtime-endpoint=unix://" + s.node.Socket,
+		// Both: critest reads the host's crictl.yaml before its flags, -config included, which would lead it elsewhere.
+		"-runtime-endpoint=unix://" + s.node.Socket, "-image-endpoint=unix://" + s.node.Socket,
 		"-ginkgo.no-color", "-ginkgo.json-report=" + reportName,
 	}, l.args...)
 	if s.options.focus != "" {

@@ -122,12 +122,12 @@ func TestDoctorFinds(t *testing.T) {
 			if _, err := os.Stat(hierarchy + "/cgroup.controllers"); err != nil {
 				hierarchy += "/pids"
 			}
-			dir := n.directory(hierarchy + n.CgroupParent + "/" + id)
+			dir := n.directory(hierarchy + n.ContainerCgroup(id))
 			sleep := exec.Command("sleep", "1000")
 			n.must(sleep.Start())
 			n.must(os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(sleep.Process.Pid)), 0))
 			t.Cleanup(func() { _ = sleep.Process.Kill(); _ = sleep.Wait() })
-		}, []string{"left: cgroup " + n.CgroupParent + "/" + id}},
+		}, []string{"left: cgroup " + n.ContainerCgroup(id)}},
 		{"lease and link", func(t *testing.T, n *tester) {
 			netns := n.pinned(id)
 			env := []string{"CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + programs.Bin}
@@ -135,7 +135,7 @@ func TestDoctorFinds(t *testing.T) {
 			t.Cleanup(func() { n.bridgeIPAM("DEL", env) })
 		}, []string{"left: lease ", "left: link veth", "left: namespace " + n.State + "/ns/" + id + "/net"}},
 		{"container of the OCI runtime", func(t *testing.T, n *tester) { n.orphan(t, id) },
-			[]string{"left: OCI runtime state " + n.State + "/runc/" + id, "left: cgroup " + n.CgroupParent + "/" + id}},
+			[]string{"left: OCI runtime state " + n.State + "/runc/" + id, "left: cgroup " + n.ContainerCgroup(id)}},
 		{"exit record", func(_ *testing.T, n *tester) { n.file(n.State + "/monitor/exits/" + id) },
 			[]string{"left: exit record " + n.State + "/monitor/exits/" + id}},
 		{"writable layer", func(_ *testing.T, n *tester) { n.directory(n.Root + "/pods/" + p + "/containers/" + id) },
@@ -358,7 +358,7 @@ func (n *tester) orphan(t *testing.T, id string) {
 	process := spec["process"].(map[string]any)
 	process["terminal"], process["args"] = false, []string{"/bin/busybox", "sleep", "1000"}
 	delete(process, "rlimits")
-	spec["linux"].(map[string]any)["cgroupsPath"] = n.CgroupParent + "/" + id
+	spec["linux"].(map[string]any)["cgroupsPath"] = n.ContainerCgroup(id)
 	data, err = json.Marshal(spec)
 	n.must(err)
 	n.must(os.WriteFile(dir+"/config.json", data, 0o600))

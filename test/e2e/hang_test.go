@@ -102,7 +102,11 @@ func (c *crowd) holdAll(stuck *stuckMount) []*hold {
 		h := &hold{what: what, thaw: func() {}}
 		h.sandbox = c.sandbox("hold"+strconv.Itoa(len(c.sandboxes)), parent)
 		h.container = c.container(h.sandbox, "main", mounts, cmd...)
-		h.cgroup = cgroupDir(c.t, parent, h.container)
+		path := c.ContainerCgroup(h.container)
+		if parent != c.CgroupParent {
+			path = parent + "/" + h.container
+		}
+		h.cgroup = cgroupDir(c.t, path)
 		return h
 	}
 	onMount := func(what string) *hold { return one(what, c.CgroupParent, mounts, "cat", "/stuck/"+what) }
@@ -169,15 +173,15 @@ func killed(pid string) bool {
 	return false
 }
 
-// cgroupDir is the directory of a container's cgroup that lists its processes.
-func cgroupDir(t *testing.T, parent, id string) string {
+// cgroupDir is the directory of a cgroup that lists its processes.
+func cgroupDir(t *testing.T, path string) string {
 	t.Helper()
 	for _, root := range []string{"/sys/fs/cgroup/freezer", "/sys/fs/cgroup"} {
-		if _, err := os.Stat(root + parent + "/" + id); err == nil {
-			return root + parent + "/" + id
+		if _, err := os.Stat(root + path); err == nil {
+			return root + path
 		}
 	}
-	t.Fatalf("no cgroup %s/%s", parent, id)
+	t.Fatalf("no cgroup %s", path)
 	return ""
 }
 

@@ -72,9 +72,9 @@ func (n *tester) resources(id string) (shares, memory string, kernel string) {
 		}
 	}
 	n.json(&status, "inspect", "-o", "json", id)
-	files, _ := filepath.Glob("/sys/fs/cgroup/cpu" + n.CgroupParent + "/" + id + "/cpu.shares")
+	files, _ := filepath.Glob("/sys/fs/cgroup/cpu" + n.ContainerCgroup(id) + "/cpu.shares")
 	if len(files) == 0 {
-		files = []string{"/sys/fs/cgroup" + n.CgroupParent + "/" + id + "/cpu.weight"}
+		files = []string{"/sys/fs/cgroup" + n.ContainerCgroup(id) + "/cpu.weight"}
 	}
 	data, err := os.ReadFile(files[0])
 	n.must(err)

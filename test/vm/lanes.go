@@ -18,10 +18,8 @@ type lane struct {
 
 // lanes are what make test-vm runs. Each is told in the output by its tests, one line each.
 var lanes = map[string]lane{
-	"unit": {
-		tests:   []string{"./cri-shim/...", "./pkg/...", "./plugins/..."},
-		command: "units",
-	},
+	"unit-cni":    {tests: []string{"./pkg/...", "./plugins/..."}, command: "units"},
+	"unit-cri":    {tests: []string{"./cri-shim/..."}, command: "units"},
 	"e2e":         {tests: []string{"./test/e2e"}, command: "tests test/e2e"},
 	"e2e-systemd": {tests: []string{"./test/e2e"}, command: "PODWRIGHT_CGROUP_DRIVER=systemd tests test/e2e"},
 	"cni":         {tests: []string{"./test/cni"}, command: "tests test/cni"},

@@ -13,8 +13,11 @@ tests() {
 		echo "FAILED $dir; the end of what it said:"
 		tail -n 60 "$log"
 	fi
-	echo "== $dir took $((SECONDS - begin)) s"
+	echo "== $dir: $(count PASS) passed, $(count FAIL) failed, $(count SKIP) skipped, in $((SECONDS - begin)) s"
 }
+
+# count WORD counts the tests in $log, without their parts, that ended so.
+count() { grep -c "^--- $1" "$log"; }
 
 # units runs the tests of every package that was handed in. The arrows are read with the Go tool.
 units() {

@@ -6,7 +6,8 @@ cat >/etc/crictl.yaml <<-CONFIG
 	image-endpoint: unix:///run/cri-shim/cri-shim.sock
 	timeout: 120
 CONFIG
-PATH=/podwright/bin:/podwright/.cache/tools:$PATH
+# The tools come last: among them are a runc newer than Debian's, and a plugin that is called bridge, as bridge(8) is.
+PATH=/podwright/bin:$PATH:/podwright/.cache/tools
 image=podwright.test/busybox:latest
 
 fail() {
