@@ -194,25 +194,27 @@ func withProcess(pid int, f func(*proc.Handle) error) error {
 	return f(h)
 }
 
-// oomKilled says whether the kernel killed a process of the container for want of memory.
-func (c cgroup) oomKilled() bool {
+// oomKills is how many processes of the container the kernel has killed for want of memory; not known where the file is gone, or was
+// never there.
+func (c cgroup) oomKills() (count int, known bool) {
 	file := filepath.Join(c.h.Unified+c.path, "memory.events")
 	if c.h.Unified == "" {
 		if c.h.V1["memory"] == "" {
-			return false
+			return 0, false
 		}
 		file = c.h.V1["memory"] + c.path + "/memory.oom_control"
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		key, value, _ := strings.Cut(lines.Text(), " ")
 		if key == "oom_kill" {
-			return value != "0"
+			count, err = strconv.Atoi(value)
+			return count, err == nil
 		}
 	}
-	return false
+	return 0, false
 }

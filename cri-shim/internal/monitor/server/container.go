@@ -137,8 +137,8 @@ func (c *container) finish(st proc.Status, lost bool) {
 		e.Code = 255
 	}
 	if cg, err := c.s.cgroups.cgroupOf(c.rec.Bundle); err == nil {
-		e.OOMKilled = cg.oomKilled()
-		e.OOMKilled = c.s.oom.forget(cg) || e.OOMKilled
+		kills, _ := cg.oomKills()
+		e.OOMKilled = c.s.oom.forget(cg, st.Signal == int32(unix.SIGKILL)) || kills > 0
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		if err := cg.kill(ctx); err != nil {
 			c.s.log.Warn("end what a container left", "container", c.rec.ID, "err", err)

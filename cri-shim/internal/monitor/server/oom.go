@@ -13,15 +13,22 @@ import (
 
 // oomWatch learns that the kernel kills for want of memory while a container still runs. Where systemd makes the
 // cgroups it also removes them, and the count of kills with them, as soon as the last process ends, which may be
-// before we hear of that end. The kernel counts first and kills then.
+// before we hear of that end, and of the count: the kernel counts first and kills then, and tells of a count every 10 ms at most. The
+// count of the parent, in which those of its children are, stays: by it a container is known that the kernel killed unheard.
 type oomWatch struct {
 	file *os.File // inotify(7)
 	done sync.WaitGroup
 
 	// mu is held while a count is read, a file in memory: who forgets a cgroup waits for the event that is looked at.
 	mu      sync.Mutex
-	watched map[int32]cgroup // guarded by mu; watch descriptor → cgroup
-	killed  map[string]bool  // guarded by mu; paths of cgroups in which the kernel has killed
+	watched map[int32]cgroup    // guarded by mu; watch descriptor → cgroup
+	seen    map[string]oomCount // guarded by mu; by the path of the cgroup
+}
+
+// oomCount is how many processes the kernel has killed.
+type oomCount struct {
+	own    int
+	parent int // those of the parent that are not this cgroup's
 }
 
 // newOOMWatch returns nil, which watches nothing, on a host without cgroup v2.
@@ -33,7 +40,7 @@ func newOOMWatch(h hierarchies) (*oomWatch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch for killings: %w", err)
 	}
-	w := &oomWatch{file: os.NewFile(uintptr(fd), "inotify"), watched: map[int32]cgroup{}, killed: map[string]bool{}}
+	w := &oomWatch{file: os.NewFile(uintptr(fd), "inotify"), watched: map[int32]cgroup{}, seen: map[string]oomCount{}}
 	w.done.Go(w.follow)
 	return w, nil
 }
@@ -68,26 +75,35 @@ func (w *oomWatch) add(c cgroup) error {
 		return fmt.Errorf("watch cgroup %s: %w", c.path, err)
 	}
 	w.watched[int32(id)] = c
-	w.look(c) // it may have happened before the watch
+	parent, _ := c.parent().oomKills()
+	own, _ := c.oomKills() // it may have happened before the watch
+	w.seen[c.path] = oomCount{own, parent - own}
 	return nil
 }
 
-// forget says whether the kernel has killed in a cgroup, whose container has ended.
-func (w *oomWatch) forget(c cgroup) bool {
+// forget says whether the kernel has killed in a cgroup, whose container has ended; by a SIGKILL or not.
+func (w *oomWatch) forget(c cgroup, sigkill bool) bool {
 	if w == nil {
 		return false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	killed := w.killed[c.path]
-	delete(w.killed, c.path)
+	w.look(c)
+	count := w.seen[c.path]
+	if _, known := c.oomKills(); !known && count.own == 0 && sigkill {
+		if parent, _ := c.parent().oomKills(); parent > count.parent {
+			w.take(c, parent-count.parent)
+			count.own = parent - count.parent
+		}
+	}
+	delete(w.seen, c.path)
 	for id, of := range w.watched {
 		if of.path == c.path {
 			delete(w.watched, id)
 			w.unwatch(id)
 		}
 	}
-	return killed
+	return count.own > 0
 }
 
 // unwatch ends a watch; one that has ended with its cgroup is success.
@@ -100,10 +116,26 @@ func (w *oomWatch) unwatch(id int32) {
 
 // look reads a cgroup's count. The caller holds mu.
 func (w *oomWatch) look(c cgroup) {
-	if c.oomKilled() {
-		w.killed[c.path] = true
+	count, known := w.seen[c.path]
+	if own, readable := c.oomKills(); known && readable && own > count.own {
+		w.take(c, own-count.own)
+		count.own = own
+		w.seen[c.path] = count
 	}
 }
+
+// take puts kills down to one cgroup, so that they are not a sibling's. The caller holds mu.
+func (w *oomWatch) take(c cgroup, kills int) {
+	for path, count := range w.seen {
+		if path != c.path && filepath.Dir(path) == filepath.Dir(c.path) {
+			count.parent += kills
+			w.seen[path] = count
+		}
+	}
+}
+
+// parent is the cgroup above.
+func (c cgroup) parent() cgroup { return cgroup{h: c.h, path: filepath.Dir(c.path)} }
 
 // follow takes events until the file is closed. Their masks need no look but for a watch's end: a cgroup's removal.
 func (w *oomWatch) follow() {
