@@ -89,8 +89,8 @@ func (w *oomWatch) forget(c cgroup, sigkill bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.look(c)
-	count := w.seen[c.path]
-	if _, known := c.oomKills(); !known && count.own == 0 && sigkill {
+	count, compared := w.seen[c.path] // not when the cgroup was gone before it could be watched
+	if _, known := c.oomKills(); compared && !known && count.own == 0 && sigkill {
 		if parent, _ := c.parent().oomKills(); parent > count.parent {
 			w.take(c, parent-count.parent)
 			count.own = parent - count.parent

@@ -77,6 +77,10 @@ func TestOOMOfACgroupThatIsGone(t *testing.T) {
 	begin("h")
 	gone("/pod.slice/h")
 	expect("h", true, false)
+	if err := w.add(scope("never")); err != nil {
+		t.Fatal(err)
+	}
+	expect("never", true, false) // what the parent counted before is not its
 	if len(w.seen) != 0 {
 		t.Errorf("not forgotten: %v", w.seen)
 	}
