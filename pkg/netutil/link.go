@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
@@ -33,16 +34,100 @@ type Link struct {
 	Up     bool
 	Master int // index of the bridge it is a port of, or 0
 	Alias  string
-	Peer   int // index of a veth's other end, in the namespace where that is
+	Peer   int  // index of a veth's other end, in the namespace where that is
+	Snoops bool // a bridge that looks into multicast: IGMP and MLD snooping
+
+	conf6 []byte // see IPv6
 }
 
-func linkOf(l netlink.Link) Link {
-	a := l.Attrs()
-	return Link{
-		Name: a.Name, Index: a.Index, Kind: l.Type(), MAC: a.HardwareAddr, MTU: a.MTU,
-		Up: a.Flags&net.FlagUp != 0, Master: a.MasterIndex, Alias: a.Alias, Peer: a.ParentIndex,
+// readLink reads what the kernel says of a link: struct ifinfomsg of rtnetlink(7) and its attributes. The library's
+// reader takes longer than the kernel to write it.
+func readLink(msg []byte) (Link, error) {
+	if len(msg) < unix.SizeofIfInfomsg {
+		return Link{}, fmt.Errorf("%d bytes of a link: %w", len(msg), errdefs.ErrDataLoss)
 	}
+	l := Link{
+		Kind: "device", Index: int(int32(binary.NativeEndian.Uint32(msg[4:]))),
+		Up: binary.NativeEndian.Uint32(msg[8:])&unix.IFF_UP != 0,
+	}
+	err := eachAttribute(msg[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) error {
+		switch kind {
+		case unix.IFLA_IFNAME:
+			l.Name = text(value)
+		case unix.IFLA_ADDRESS:
+			l.MAC = append(net.HardwareAddr(nil), value...)
+		case unix.IFLA_MTU:
+			l.MTU = number(value)
+		case unix.IFLA_MASTER:
+			l.Master = number(value)
+		case unix.IFLA_LINK:
+			l.Peer = number(value)
+		case unix.IFLA_IFALIAS:
+			l.Alias = text(value)
+		case unix.IFLA_LINKINFO:
+			return l.readInfo(value)
+		case unix.IFLA_AF_SPEC:
+			return l.readFamilies(value)
+		}
+		return nil
+	})
+	return l, err
 }
+
+func (l *Link) readInfo(info []byte) error {
+	bridge := func(kind uint16, value []byte) error {
+		if kind == nl.IFLA_BR_MCAST_SNOOPING {
+			l.Snoops = len(value) == 1 && value[0] != 0
+		}
+		return nil
+	}
+	return eachAttribute(info, func(kind uint16, value []byte) error {
+		switch {
+		case kind == nl.IFLA_INFO_KIND:
+			l.Kind = text(value)
+		case kind == nl.IFLA_INFO_DATA && l.Kind == "bridge": // the kernel puts the kind first
+			return eachAttribute(value, bridge)
+		}
+		return nil
+	})
+}
+
+func (l *Link) readFamilies(spec []byte) error {
+	inet6 := func(kind uint16, value []byte) error {
+		if kind == unix.IFLA_INET6_CONF {
+			l.conf6 = append([]byte(nil), value...)
+		}
+		return nil
+	}
+	return eachAttribute(spec, func(family uint16, value []byte) error {
+		if family == unix.AF_INET6 {
+			return eachAttribute(value, inet6)
+		}
+		return nil
+	})
+}
+
+// text is a string without the zero byte at its end.
+func text(value []byte) string { return strings.TrimRight(string(value), "\x00") }
+
+// IPv6 is a setting of a link below /proc/sys/net/ipv6/conf as the kernel told it along with the link. Not ok: the
+// link has no IPv6, or the kernel no such setting.
+func (l Link) IPv6(setting DevConf6) (value int, ok bool) {
+	at := 4 * int(setting)
+	if len(l.conf6) < at+4 {
+		return 0, false
+	}
+	return int(int32(binary.NativeEndian.Uint32(l.conf6[at:]))), true
+}
+
+// DevConf6 is the number of a setting in linux/ipv6.h.
+type DevConf6 int
+
+// Settings that are asked for.
+const (
+	AcceptRA  DevConf6 = 3  // DEVCONF_ACCEPT_RA
+	AcceptDAD DevConf6 = 27 // DEVCONF_ACCEPT_DAD
+)
 
 // Link finds a link by name. Asking makes Linux 6.8 and later act on pending carrier changes before
 // they answer, so that a link that was just brought up carries packets from here on.
@@ -67,22 +152,29 @@ func (h *Handle) getLink(what string, data ...nl.NetlinkRequestData) (Link, erro
 	if len(answers) != 1 {
 		return Link{}, fmt.Errorf("find link %s: %d answers", what, len(answers))
 	}
-	l, err := netlink.LinkDeserialize(nil, answers[0])
+	l, err := readLink(answers[0])
 	if err != nil {
 		return Link{}, fmt.Errorf("find link %s: %w", what, err)
 	}
-	return linkOf(l), nil
+	return l, nil
 }
 
 // Links lists all links.
 func (h *Handle) Links() ([]Link, error) {
-	list, err := ask(h, (*netlink.Handle).LinkList)
+	withoutStats := nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(rtextFilterSkipStats))
+	answers, err := whole(func() ([][]byte, error) {
+		return h.request(unix.RTM_GETLINK, unix.NLM_F_DUMP, nl.NewIfInfomsg(unix.AF_UNSPEC), withoutStats)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", classify(err))
+		return nil, fmt.Errorf("list links: %w", err)
 	}
-	links := make([]Link, 0, len(list))
-	for _, l := range list {
-		links = append(links, linkOf(l))
+	links := make([]Link, 0, len(answers))
+	for _, a := range answers {
+		l, err := readLink(a)
+		if err != nil {
+			return nil, fmt.Errorf("list links: %w", err)
+		}
+		links = append(links, l)
 	}
 	return links, nil
 }
@@ -134,10 +226,12 @@ func nameMACMTU(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
 	return attrs
 }
 
-// AddBridge makes a bridge that is down. Giving it a MAC pins it: it does not follow its ports.
+// AddBridge makes a bridge that is down. Giving it a MAC pins it: it does not follow its ports. It does not look into
+// multicast (IGMP and MLD snooping): see bridge-ipam's DECISIONS.md.
 func (h *Handle) AddBridge(name string, mac net.HardwareAddr, mtu int) error {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_BR_MCAST_SNOOPING, []byte{0})
 	data := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), info}
 	for _, a := range nameMACMTU(name, mac, mtu) {
 		data = append(data, a)

@@ -201,12 +201,3 @@ func parseEntry(msg []byte) (Entry, error) {
 	e.Comment = strings.TrimRight(comment, "\x00")
 	return e, nil
 }
-
-func attributes(data []byte) (map[uint16][]byte, error) {
-	list, err := nl.ParseRouteAttr(data)
-	out := map[uint16][]byte{}
-	for _, a := range list {
-		out[a.Attr.Type&^unix.NLA_F_NESTED] = a.Value
-	}
-	return out, err
-}
