@@ -21,12 +21,29 @@ type Sysctl struct {
 func (h *Handle) SetSysctls(settings ...Sysctl) error {
 	return h.do(func() error {
 		for _, s := range settings {
-			if err := s.set(); err != nil {
+			if _, err := s.set(); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// WithSysctl has one setting another value while f runs, which is not in the namespace.
+func (h *Handle) WithSysctl(s Sysctl, f func() error) error {
+	old := s.Value
+	err := h.do(func() (err error) {
+		old, err = s.set()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = f()
+	if old != s.Value {
+		err = errors.Join(err, h.SetSysctls(Sysctl{Key: s.Key, Value: old}))
+	}
+	return err
 }
 
 // Sysctl reads one setting.
@@ -38,22 +55,34 @@ func (h *Handle) Sysctl(key string) (value string, err error) {
 	return value, err
 }
 
-// set reads first: on a read-only /proc/sys a value that is right already is no error.
-func (s Sysctl) set() error {
-	old, err := readSysctl(s.Key)
-	if s.Optional && errors.Is(err, unix.ENOENT) {
-		return nil
+// set returns the value before; one that is not there has always been right. It reads first: on a read-only /proc/sys
+// a value that is right already is no error.
+func (s Sysctl) set() (old string, err error) {
+	fd, refused := openSysctl(s.Key, unix.O_RDWR)
+	if refused != nil {
+		if fd, err = openSysctl(s.Key, unix.O_RDONLY); s.Optional && errors.Is(err, unix.ENOENT) {
+			return s.Value, nil
+		}
+		if err != nil {
+			return "", s.failed(refused)
+		}
 	}
+	defer func() { _ = unix.Close(fd) }()
+	old, err = readValue(fd)
 	if err == nil && old == s.Value {
-		return nil
+		return old, nil
 	}
-	if err == nil {
-		err = writeSysctl(s.Key, s.Value)
+	if err = errors.Join(err, refused); err == nil {
+		_, err = unix.Pwrite(fd, []byte(s.Value), 0)
 	}
 	if err != nil {
-		return fmt.Errorf("set sysctl net/%s=%s: %w", s.Key, s.Value, classify(err))
+		return "", s.failed(err)
 	}
-	return nil
+	return old, nil
+}
+
+func (s Sysctl) failed(err error) error {
+	return fmt.Errorf("set sysctl net/%s=%s: %w", s.Key, s.Value, classify(err))
 }
 
 func readSysctl(key string) (string, error) {
@@ -62,19 +91,13 @@ func readSysctl(key string) (string, error) {
 		return "", err
 	}
 	defer func() { _ = unix.Close(fd) }()
+	return readValue(fd)
+}
+
+func readValue(fd int) (string, error) {
 	buf := make([]byte, 256) // a value of ours is a number
 	n, err := unix.Read(fd, buf)
 	return strings.TrimSpace(string(buf[:max(n, 0)])), err
-}
-
-func writeSysctl(key, value string) error {
-	fd, err := openSysctl(key, unix.O_WRONLY)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	_, err = unix.Write(fd, []byte(value))
-	return err
 }
 
 // openSysctl opens a setting of the namespace that the calling thread is in: whatever the mount, that is what
