@@ -1,8 +1,6 @@
 package bridgeipam
 
 import (
-	"bytes"
-	"encoding/json"
 	"io"
 	"net"
 
@@ -18,17 +16,13 @@ func printResult(w io.Writer, res types.Result) error {
 	if !ok {
 		return res.PrintTo(w)
 	}
-	var out bytes.Buffer
-	if err := json.Indent(&out, encodeResult(r), "", "    "); err != nil {
-		return err
-	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(encodeResult(r))
 	return err
 }
 
 // encodeResult has all keys in alphabetical order, as the library's encoder has them, and none of an empty value.
 func encodeResult(r *types100.Result) []byte {
-	var w jsontext.Writer
+	w := jsontext.Writer{Indent: "    "}
 	w.Object(func() {
 		w.OmitEmpty("cniVersion", r.CNIVersion)
 		if !r.DNS.IsEmpty() {

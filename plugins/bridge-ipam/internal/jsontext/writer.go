@@ -9,8 +9,13 @@ import (
 	"strconv"
 )
 
-// Writer appends to one JSON text. The zero value is an empty text.
-type Writer struct{ text []byte }
+// Writer appends to one JSON text. The zero value is an empty text, which is going to be all on one line.
+type Writer struct {
+	Indent string // not empty: members and elements stand on lines of their own, as json.Indent puts them
+
+	text  []byte
+	depth int
+}
 
 // Bytes is the text so far.
 func (w *Writer) Bytes() []byte { return w.text }
@@ -24,18 +29,41 @@ func (w *Writer) Array(f func()) { w.nest('[', ']', f) }
 func (w *Writer) nest(begin, end byte, f func()) {
 	w.next()
 	w.text = append(w.text, begin)
+	w.depth++
 	f()
+	w.depth--
+	if w.text[len(w.text)-1] != begin {
+		w.line()
+	}
 	w.text = append(w.text, end)
 }
 
 // next separates from what stands before.
 func (w *Writer) next() {
-	if n := len(w.text); n > 0 {
-		switch w.text[n-1] {
-		case '{', '[', ':':
-		default:
-			w.text = append(w.text, ',')
+	if len(w.text) == 0 {
+		return
+	}
+	switch w.text[len(w.text)-1] {
+	case ':':
+		if w.Indent != "" {
+			w.text = append(w.text, ' ')
 		}
+		return
+	case '{', '[':
+	default:
+		w.text = append(w.text, ',')
+	}
+	w.line()
+}
+
+// line begins a new one.
+func (w *Writer) line() {
+	if w.Indent == "" {
+		return
+	}
+	w.text = append(w.text, '\n')
+	for range w.depth {
+		w.text = append(w.text, w.Indent...)
 	}
 }
 
