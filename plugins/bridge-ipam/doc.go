@@ -39,7 +39,7 @@
 //     message, the peer in its namespace from the start), addresses, routes and bandwidth limits. Checks and
 //     limits hold before the first packet.
 //  4. Host ports: the lease has claimed them, and now they lead to the pod.
-//  5. The host end joins the bridge and comes up, in one message. This is the commit: a host end that is
+//  5. The host end joins the bridge and comes up, in one message, or one after the other where frames are checked. This is the commit: a host end that is
 //     up and on a bridge belongs to a finished ADD, any other is debris.
 //
 // In mode "routed" there is no bridge: the host end has the gateway addresses (169.254.1.1, fe80::1) and comes

@@ -118,7 +118,7 @@ func TestDropIn(t *testing.T) {
 			for _, program := range []string{"bridge", "bridge-ipam"} {
 				n := newNode(t)
 				pod := nettest.NewNS(t)
-				keys := map[string]any{"type": program, "ipMasq": false}
+				keys := map[string]any{"type": program, "ipMasq": false, "ipv6LinkLocal": true}
 				maps.Copy(keys, c.changes)
 				add := call{cmd: "ADD", id: "c", ifName: "eth0", netns: pod, args: c.args, conf: n.conf(keys), path: cniPath(t)}
 				add.program = filepath.Join(add.path, program)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
+
 	"github.com/podwright/podwright/pkg/netutil"
 )
 
@@ -24,9 +26,10 @@ func (a *adding) bridgeSettings() error {
 	return a.bridgeVLANs()
 }
 
-// plainPort says whether the host end needs nothing between joining the bridge and coming up.
+// plainPort says whether joining the bridge and coming up may be one message, of which the kernel does the second
+// first: nothing comes between them, and nobody minds that for a moment no frame is checked.
 func (a *adding) plainPort() bool {
-	return !hairpin(a.conf, a.lease) && !a.conf.PortIsolation && !a.conf.VLANs.Used()
+	return !hairpin(a.conf, a.lease) && !a.conf.PortIsolation && !a.conf.VLANs.Used() && a.lease.Guard == nil
 }
 
 // portSettings are possible once the host end is a port. It is still down.
@@ -60,7 +63,10 @@ func (a *adding) settle() error {
 // (RFC 7527), or it does not look at all.
 func (a *adding) dadSettings() []netutil.Sysctl {
 	conf := "ipv6/conf/" + a.env.ifName
-	if !a.conf.EnableDAD {
+	switch {
+	case a.withoutIPv6():
+		return nil
+	case !a.conf.EnableDAD:
 		return []netutil.Sysctl{{Key: conf + "/accept_dad", Value: "0", Optional: true}}
 	}
 	return []netutil.Sysctl{
@@ -87,17 +93,25 @@ func (a *adding) announceSettings() []netutil.Sysctl {
 	return out
 }
 
-// withoutIPv6 says whether the pod has IPv4 addresses only, and a way out by them.
+// withoutIPv6 says whether the pod has IPv4 addresses and routes only, and a way out by them. Its link has no IPv6 then,
+// unless the configuration wants its link-local address. See DECISIONS.md.
 func (a *adding) withoutIPv6() bool {
+	return !a.conf.LinkLocal && a.ipv4Alone() &&
+		!slices.ContainsFunc(a.conf.Routes, func(r *types.Route) bool { return r.Dst.IP.To4() == nil })
+}
+
+// ipv4Alone says whether the pod has IPv4 addresses only, and a way out by them.
+func (a *adding) ipv4Alone() bool {
 	return (a.conf.IsGateway || a.conf.Routed) && a.conf.Delegate == "" &&
 		!slices.ContainsFunc(a.given, func(g given) bool { return g.addr.Is6() })
 }
 
-// routerSettings: a pod that is told its way out, or has IPv4 alone, needs no router to tell it another. Whoever
-// advertises one on the bridge can only do harm (CVE-2020-10749), and asking for one floods its ports.
+// routerSettings: a pod that is told its way out, or has IPv4 alone, needs no router to tell it another, nor does one
+// without IPv6 for which somebody turns it on. Whoever advertises one on the bridge can only do harm (CVE-2020-10749), and asking for one
+// floods its ports.
 func (a *adding) routerSettings() []netutil.Sysctl {
 	off := []netutil.Sysctl{{Key: "ipv6/conf/" + a.env.ifName + "/accept_ra", Value: "0", Optional: true}}
-	if a.withoutIPv6() {
+	if a.ipv4Alone() {
 		return off
 	}
 	for _, r := range routesOf(a.conf, a.given) {

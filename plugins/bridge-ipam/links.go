@@ -19,11 +19,7 @@ func (a *adding) links() error {
 			return err
 		}
 	}
-	err := a.host.AddVeth(netutil.Veth{
-		Name: a.lease.HostLink, MAC: hostMAC(a.at), MTU: a.lease.MTU,
-		Peer: a.env.ifName, PeerMAC: a.mac(), PeerNS: a.ns,
-	})
-	if err != nil {
+	if err := a.addVeth(); err != nil {
 		return err
 	}
 	// Crash here: the pair is there, off the bridge, and found by the name of its host end.
@@ -31,6 +27,21 @@ func (a *adding) links() error {
 		return fmt.Errorf("configure %s: %w", a.env.ifName, err)
 	}
 	return a.prepareHostLink()
+}
+
+// addVeth makes the pair. To turn IPv6 off at the pod's link once it is there, the kernel would have us spin for its
+// lock of all links (addrconf_disable_ipv6); but a new pod has no other links to come, for which the default matters.
+func (a *adding) addVeth() error {
+	add := func() error {
+		return a.host.AddVeth(netutil.Veth{
+			Name: a.lease.HostLink, MAC: hostMAC(a.at), MTU: a.lease.MTU,
+			Peer: a.env.ifName, PeerMAC: a.mac(), PeerNS: a.ns,
+		})
+	}
+	if !a.withoutIPv6() {
+		return add()
+	}
+	return a.pod.WithSysctl(netutil.Sysctl{Key: "ipv6/conf/default/disable_ipv6", Value: "1", Optional: true}, add)
 }
 
 // ensureBridge makes the bridge if needed, brings it up and gives it the gateway addresses.
@@ -51,13 +62,7 @@ func (a *adding) ensureBridge() error {
 			return err
 		}
 	}
-	// Before it comes up: no address is made by what others advertise (CVE-2020-10749), and none waits
-	// for duplicate address detection.
-	err = a.host.SetSysctls(
-		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true},
-		netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_dad", Value: "0", Optional: true},
-	)
-	if err != nil {
+	if err := a.noIPv6Habits(br); err != nil {
 		return err
 	}
 	if !br.Up {
@@ -70,6 +75,23 @@ func (a *adding) ensureBridge() error {
 		return err
 	}
 	return a.ensureGateways()
+}
+
+// noIPv6Habits comes before the bridge is up: no address is made by what others advertise (CVE-2020-10749), and none
+// waits for duplicate address detection.
+func (a *adding) noIPv6Habits(br netutil.Link) error {
+	for _, s := range []struct {
+		key     string
+		setting netutil.DevConf6
+	}{{"accept_ra", netutil.AcceptRA}, {"accept_dad", netutil.AcceptDAD}} {
+		if value, ok := br.IPv6(s.setting); !ok || value == 0 {
+			continue
+		}
+		if err := a.host.SetSysctls(netutil.Sysctl{Key: "ipv6/conf/" + br.Name + "/" + s.key, Value: "0"}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeBridge: another ADD may be making it at the same moment; who comes second finds it.
@@ -261,7 +283,7 @@ func kernelRoute(r *types.Route, defaultVia func(v6 bool) netip.Addr) (netutil.R
 	return out, nil
 }
 
-// prepareHostLink: the host end is a port and nothing else, without an address of its own.
+// prepareHostLink: the host end is going to be a port and nothing else, without an address of its own.
 func (a *adding) prepareHostLink() error {
 	name := a.lease.HostLink
 	link, err := a.host.Index(name)

@@ -18,7 +18,8 @@ func (v VLANs) Used() bool { return v.Native != 0 || len(v.Trunk) > 0 }
 // VLANRange is from First to Last, both included.
 type VLANRange struct{ First, Last int }
 
-// rawLayer2 are the keys of the reference plugin bridge that concern frames, and ipspoofchk, which is ours.
+// rawLayer2 are the keys of the reference plugin bridge that concern frames, and two of ours: ipspoofchk and
+// ipv6LinkLocal.
 type rawLayer2 struct {
 	Vlan                      int            `json:"vlan"`
 	VlanTrunk                 []rawVLANRange `json:"vlanTrunk"`
@@ -30,6 +31,7 @@ type rawLayer2 struct {
 	DisableContainerInterface bool           `json:"disableContainerInterface"`
 	PortIsolation             bool           `json:"portIsolation"`
 	GroupFwdMask              int            `json:"groupFwdMask"`
+	IPv6LinkLocal             bool           `json:"ipv6LinkLocal"`
 }
 
 type rawVLANRange struct {
@@ -42,7 +44,7 @@ type rawVLANRange struct {
 func (p *parser) layer2(c *Config) {
 	r := &p.raw
 	c.PromiscMode, c.EnableDAD, c.PortIsolation = r.PromiscMode, r.EnableDad, r.PortIsolation
-	c.LinkDown = r.DisableContainerInterface
+	c.LinkDown, c.LinkLocal = r.DisableContainerInterface, r.IPv6LinkLocal
 	if r.PromiscMode && r.HairpinMode {
 		p.fault("promiscMode true: excludes hairpinMode true, want one of them")
 	}

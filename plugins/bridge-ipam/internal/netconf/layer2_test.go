@@ -20,6 +20,7 @@ func TestLayer2Keys(t *testing.T) {
 	for keys, want := range map[string]Config{
 		`"macspoofchk":true`:                           {CheckMAC: true, CheckAddrs: true},
 		`"macspoofchk":true,"ipspoofchk":false`:        {CheckMAC: true},
+		`"ipv6LinkLocal":true`:                         {LinkLocal: true},
 		`"ipspoofchk":true`:                            {CheckAddrs: true},
 		`"macspoofchk":true,"vlanTrunk":[{"id":3}]`:    {CheckMAC: true, VLANs: VLANs{Trunk: []VLANRange{{3, 3}}}},
 		`"macspoofchk":true,"vlan":3,"isGateway":true`: {CheckMAC: true, CheckAddrs: true, VLANs: VLANs{Native: 3}},
@@ -37,7 +38,7 @@ func expectLayer2(t *testing.T, config string, want Config) {
 	}
 	got := Config{
 		CheckMAC: c.CheckMAC, CheckAddrs: c.CheckAddrs, PromiscMode: c.PromiscMode, PortIsolation: c.PortIsolation,
-		EnableDAD: c.EnableDAD, LinkDown: c.LinkDown, VLANs: c.VLANs,
+		EnableDAD: c.EnableDAD, LinkDown: c.LinkDown, LinkLocal: c.LinkLocal, VLANs: c.VLANs,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%s: %+v", config, got)

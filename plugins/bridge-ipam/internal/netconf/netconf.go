@@ -58,6 +58,7 @@ type Config struct {
 	PortIsolation        bool // no frames between isolated ports
 	EnableDAD            bool // duplicate address detection inside the pod
 	LinkDown             bool // the container's interface stays down
+	LinkLocal            bool // a container with IPv4 alone has IPv6's link-local address all the same
 	VLANs                VLANs
 
 	PrevResult *types100.Result // nil when there is none

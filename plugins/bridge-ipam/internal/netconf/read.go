@@ -97,7 +97,7 @@ func (r *raw) members() []jsontext.Member {
 	for _, rare := range []string{
 		"args", "dns", "ingressRate", "ingressBurst", "egressRate", "egressBurst", "markMasqBit", "externalSetMarkChain", "backend",
 		"conditionsV4", "conditionsV6", "vlan", "vlanTrunk", "preserveDefaultVlan", "enabledad", "disableContainerInterface",
-		"portIsolation", "groupFwdMask",
+		"portIsolation", "groupFwdMask", "ipv6LinkLocal",
 	} {
 		out = append(out, jsontext.Member{Key: rare})
 	}
