@@ -167,7 +167,7 @@ func (n *Nft) AddMasquerade(chain string, subnets Set, comment string) {
 	}
 	n.lib().AddRule(&nftables.Rule{
 		Table: n.table, Chain: &nftables.Chain{Table: n.table, Name: chain},
-		UserData: userdata.AppendString(nil, userdata.TypeComment, comment),
+		UserData: userdata.AppendString(nil, userdata.TypeComment, comment[:min(len(comment), maxComment)]),
 		Exprs: []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxComment is the longest comment of an entry that nft(8) shows, in bytes.
+// maxComment is the longest comment that nft(8) shows, in bytes; the kernel has room for 256 with what is around it.
 const maxComment = 127
 
 // perMessage bounds the entries of one message: a list of them must fit into 64 KiB.
