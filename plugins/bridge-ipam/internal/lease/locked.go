@@ -142,6 +142,7 @@ func (l *Locked) Commit(v Lease) (err error) {
 	defer func() {
 		if err != nil {
 			_ = os.Remove(temp)
+			err = errors.Join(err, l.untellHostLocal(v.Attachment, held))
 		}
 	}()
 	if err := l.inDirs(func() error { return os.WriteFile(temp, append(v.encode(), '\n'), fileMode) }); err != nil {
