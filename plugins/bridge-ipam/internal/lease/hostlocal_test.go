@@ -141,3 +141,17 @@ func TestTellHostLocalInPart(t *testing.T) {
 		}
 	}
 }
+
+// TestSweepBesideHostLocal: what a killed writer left goes, there too.
+func TestSweepBesideHostLocal(t *testing.T) {
+	theirs := t.TempDir()
+	ok(t, os.Mkdir(filepath.Join(theirs, "net"), 0o755))
+	left := filepath.Join(theirs, "net", "10.0.0.9.durable-tmp-1")
+	for _, file := range []string{left, filepath.Join(theirs, "net", marker)} {
+		ok(t, os.WriteFile(file, []byte("c\r\neth0"), 0o600))
+	}
+	locked(t, New(t.TempDir(), "net", "boot").Beside(theirs), func(l *Locked) { ok(t, l.Sweep()) })
+	if _, err := os.Stat(left); err == nil {
+		t.Error("a temporary file is left")
+	}
+}

@@ -238,6 +238,10 @@ func (l *Locked) Sweep() error {
 			}
 		}
 	}
+	faults = append(faults, durable.RemoveLeftovers(l.dir))
+	if l.isShared() {
+		faults = append(faults, durable.RemoveLeftovers(l.hostLocal))
+	}
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("sweep leases: %w", err)
 	}
