@@ -182,19 +182,30 @@ func (n *Nft) AddMasquerade(chain string, subnets Set, comment string) {
 	})
 }
 
-// Chains lists the names of the table's chains; none when there is no table.
+// Chains lists the names of the table's chains; none when there is no table. The library takes half a list for a whole
+// one, see whole.
 func (n *Nft) Chains() ([]string, error) {
-	list, err := n.lib().ListChainsOfTableFamily(n.table.Family)
+	list, err := whole(func() ([][]byte, error) { return n.request(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP) })
 	if err = absentOK(classify(err)); err != nil {
 		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}
 	var names []string
 	for _, c := range list {
-		if c.Table.Name == n.table.Name {
-			names = append(names, c.Name)
+		attrs, err := attributes(c[min(len(c), nl.SizeofNfgenmsg):])
+		if err != nil {
+			return nil, fmt.Errorf("list nftables chains: %w", err)
+		}
+		if textOf(attrs[unix.NFTA_CHAIN_TABLE]) == n.table.Name {
+			names = append(names, textOf(attrs[unix.NFTA_CHAIN_NAME]))
 		}
 	}
 	return names, nil
+}
+
+// textOf is a text attribute without its end.
+func textOf(attr []byte) string {
+	text, _, _ := strings.Cut(string(attr), "\x00")
+	return text
 }
 
 // Rules counts the rules of a chain; ErrNotFound when there is no such chain.
@@ -223,8 +234,7 @@ func (n *Nft) RuleCounts() (map[string]int, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list rules of nftables table %s: %w", n.table.Name, err)
 		}
-		chain, _, _ := strings.Cut(string(attrs[unix.NFTA_RULE_CHAIN]), "\x00")
-		out[chain]++
+		out[textOf(attrs[unix.NFTA_RULE_CHAIN])]++
 	}
 	return out, nil
 }
