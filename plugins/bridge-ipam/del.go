@@ -45,8 +45,10 @@ type teardown struct {
 func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
 	// The link goes before the lease: an address must not be given out while an old link answers for it. Its host
 	// ports go at the same time, because the kernel makes each of the two wait for a grace period.
-	ports := t.dropPorts(at)
+	linkGone := make(chan struct{})
+	ports := t.dropPorts(at, linkGone)
 	err := t.removeLinks(at, detachOnly)
+	close(linkGone)
 	if ports != nil {
 		err = errors.Join(err, <-ports)
 		t.portsGone = true
@@ -63,13 +65,13 @@ func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
 
 // dropPorts begins to remove the host ports of an attachment; nil when there is nothing to do, or when release will
 // say what is wrong.
-func (t teardown) dropPorts(at lease.Attachment) <-chan error {
+func (t teardown) dropPorts(at lease.Attachment, linkGone <-chan struct{}) <-chan error {
 	l, err := t.store.Find(at)
 	if err != nil || l.HostPorts == nil {
 		return nil
 	}
 	done := make(chan error, 1)
-	go func() { done <- hostport.Remove(l, func() error { return nil }) }()
+	go func() { done <- hostport.Remove(l, func() error { <-linkGone; return nil }) }()
 	return done
 }
 

@@ -204,7 +204,9 @@ func (e editor) restore(leases []lease.Lease) error {
 }
 
 // Remove takes the host ports of a lease away, as far as they are its own; gone is success. What others
-// delete belongs into beside: see Nft.Close, one grace period is waited for then, and not under the lock.
+// delete belongs into beside: see Nft.Close, one grace period is waited for then, and not under the lock. So does
+// waiting for the pod's link to end: as long as it is up, a Restore that has read the lease brings its ports back,
+// and they are looked for once more.
 func Remove(l lease.Lease, beside func() error) error {
 	if l.HostPorts == nil {
 		return beside()
@@ -214,10 +216,11 @@ func Remove(l lease.Lease, beside func() error) error {
 		return err
 	}
 	defer func() { _ = nft.Close() }()
-	if err := (editor{nft: nft}).removeOwn(elements(l)); err != nil {
+	e, own := editor{nft: nft}, elements(l)
+	if err := e.removeOwn(own); err != nil {
 		return err
 	}
-	return errors.Join(beside(), netutil.FlushAnswersOf(podAddrs(l.HostPorts)...))
+	return errors.Join(beside(), e.removeOwn(own), netutil.FlushAnswersOf(podAddrs(l.HostPorts)...))
 }
 
 // removeOwn deletes those of the elements that are there and have the same owner.
@@ -236,6 +239,9 @@ func (e editor) removeOwn(list []element) error {
 		if old, is := have[w.place()]; is && old.Comment == w.Comment {
 			own = append(own, w)
 		}
+	}
+	if len(own) == 0 {
+		return nil
 	}
 	each(own, e.nft.DeleteEntries)
 	return ignoreMissing(e.nft.Commit())
