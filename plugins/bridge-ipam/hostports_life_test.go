@@ -342,3 +342,16 @@ func TestHostPortsOfADamagedLease(t *testing.T) {
 	n.del("kept", other)
 	n.clean("br0")
 }
+
+// TestStatusChangesNothing: what is whole is not made anew, and keeps its counters. STATUS comes every few seconds.
+func TestStatusChangesNothing(t *testing.T) {
+	n := newNode(t)
+	conf := n.with(map[string]any{"macspoofchk": true}, mapping{80, 80, "tcp", ""})
+	n.add("c", nettest.NewNS(t), conf)
+	rules := func() string { return n.tool("nft", "-s", "-a", "list", "ruleset") } // with handles, which are given once
+	before := rules()
+	n.quiet(call{cmd: "STATUS", conf: n.conf(nil)})
+	if after := rules(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}

@@ -177,8 +177,12 @@ func (e editor) restore(leases []lease.Lease) error {
 	for _, l := range links {
 		up[l.Name] = l.Up
 	}
-	create(e.nft)
-	if err := e.nft.Commit(); err != nil {
+	whole, err := intact(e.nft)
+	if err == nil && !whole {
+		create(e.nft)
+		err = e.nft.Commit()
+	}
+	if err != nil {
 		return err
 	}
 	have, err := e.dump()
