@@ -62,6 +62,21 @@ func (n *Nft) Close() error {
 	return n.conn.CloseLasting()
 }
 
+// EditNft hands a table that open opens to f, under the lock of the network namespace. That is given up first: see Close.
+func EditNft(open func() (*Nft, error), f func(*Nft) error) error {
+	nft, err := open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = nft.Close() }()
+	unlock, err := LockNS()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unlock() }()
+	return f(nft)
+}
+
 // request sends one message about the table and returns the answers.
 func (n *Nft) request(kind, flags int, data ...nl.NetlinkRequestData) ([][]byte, error) {
 	table := &nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0}

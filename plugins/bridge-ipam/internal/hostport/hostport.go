@@ -17,19 +17,10 @@ type editor struct {
 	host *netutil.Handle
 }
 
-// edit opens the table, takes the lock and hands both to f.
+func open() (*netutil.Nft, error) { return netutil.OpenNft(Table) }
+
 func edit(host *netutil.Handle, f func(e editor) error) error {
-	nft, err := netutil.OpenNft(Table)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = nft.Close() }()
-	unlock, err := netutil.LockNS()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unlock() }()
-	return f(editor{nft, host})
+	return netutil.EditNft(open, func(nft *netutil.Nft) error { return f(editor{nft, host}) })
 }
 
 // Add makes the host ports of a lease lead to its pod, whose host link must be there. A port that another
@@ -215,7 +206,7 @@ func Remove(l lease.Lease, beside func() error) error {
 	if l.HostPorts == nil {
 		return beside()
 	}
-	nft, err := netutil.OpenNft(Table)
+	nft, err := open()
 	if err != nil {
 		return err
 	}
