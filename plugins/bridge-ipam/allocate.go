@@ -89,6 +89,15 @@ func reclaim(store *lease.Locked, host *netutil.Handle) error {
 	if err != nil {
 		return err
 	}
+	var ifbs []string // which end with no namespace
+	for _, e := range dead {
+		if e.Lease.Egress.Rate != 0 || e.Damaged != nil {
+			ifbs = append(ifbs, ifbLinkOfKey(e.Key))
+		}
+	}
+	if err := host.DeleteLinks(ifbs); err != nil {
+		return err
+	}
 	for _, e := range dead {
 		if err := removeRules(e.Lease); err != nil {
 			return err
