@@ -74,6 +74,9 @@ func (p *plugin) add() (types.Result, error) {
 	// Crash from here on: the lease names what is to be undone.
 	result, err := attach()
 	if err != nil {
+		if errdefs.IsResourceExhausted(err) {
+			err = fmt.Errorf("bridge %q: has as many ports as a bridge can have, mode \"routed\" has no such limit: %w", a.conf.Bridge, err)
+		}
 		if e := a.teardown().undo(a.at, false); e != nil {
 			err = fmt.Errorf("%w; undo: %w", err, e)
 		}

@@ -1,7 +1,11 @@
 package bridgeipam_test
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -105,4 +109,23 @@ func TestDisableContainerInterface(t *testing.T) {
 	n.refused(call{cmd: "ADD", id: "c", ifName: "eth0", netns: pod, conf: conf}, 999, "exists")
 	n.del("c", conf)
 	n.clean("br0")
+}
+
+// TestFullBridge: a bridge takes 1,023 ports, and whoever comes after them is told of it.
+func TestFullBridge(t *testing.T) {
+	n := newNode(t)
+	conf := n.conf(nil)
+	n.add("c", nettest.NewNS(t), conf)
+	var batch strings.Builder
+	for i := range 1022 {
+		fmt.Fprintf(&batch, "link add p%d master br0 type ifb\n", i)
+	}
+	file := filepath.Join(t.TempDir(), "batch")
+	ok(t, os.WriteFile(file, []byte(batch.String()), 0o600))
+	n.tool("ip", "-batch", file)
+	_, _, before := n.left()
+	n.refused(call{cmd: "ADD", id: "d", ifName: "eth0", netns: nettest.NewNS(t), conf: conf}, 999, `bridge "br0"`, "routed")
+	if links, _, after := n.left(); len(links) != 1024 || len(after) != len(before) {
+		t.Errorf("%d links, leases %v", len(links), after)
+	}
 }
