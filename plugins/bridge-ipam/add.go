@@ -186,7 +186,7 @@ func (a *adding) takeLease() error {
 	}
 	store, err := a.store.Lock()
 	if err != nil {
-		return tryLater(err)
+		return ioFailure(err)
 	}
 	defer func() { _ = store.Unlock() }()
 	if err := a.teardown().release(store, a.at); err != nil {
@@ -238,7 +238,7 @@ func (a *adding) addressLease() {
 	a.lease.Guard = a.guardOfPort()
 }
 
-func tryLater(err error) error {
+func ioFailure(err error) error {
 	return types.NewError(types.ErrIOFailure, err.Error(), "")
 }
 

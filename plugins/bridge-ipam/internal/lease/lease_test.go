@@ -72,8 +72,8 @@ func TestCommitFindRelease(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	for _, a := range want.Addresses {
-		if o, err := s.Owner(a); err != nil || o.ContainerID != "a" || !s.Taken(a) {
-			t.Errorf("%s: %+v, %v", a, o, err)
+		if !s.Taken(a) {
+			t.Errorf("%s is free", a)
 		}
 	}
 	other := Attachment{ContainerID: "a", IfName: "eth1"}
