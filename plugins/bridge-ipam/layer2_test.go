@@ -129,3 +129,17 @@ func TestFullBridge(t *testing.T) {
 		t.Errorf("%d links, leases %v", len(links), after)
 	}
 }
+
+// TestForeignBridgeKeepsItsMAC: a bridge that was made without a MAC of its own takes the lowest of its ports'. From the
+// first pod on it does not: pods would lose their gateway.
+func TestForeignBridgeKeepsItsMAC(t *testing.T) {
+	n := newNode(t)
+	at(t, n.ns, func(h *netutil.Handle) { ok(t, h.AddBridge("br0", nil, 0)) })
+	r := n.add("c", nettest.NewNS(t), n.conf(nil))
+	n.ip("link", "add", "port", "address", "02:00:00:00:00:01", "master", "br0", "type", "ifb")
+	at(t, n.ns, func(h *netutil.Handle) {
+		if br, err := h.Link("br0"); err != nil || br.MAC.String() != r.Interfaces[0].Mac {
+			t.Errorf("bridge has %s, had %s, %v", br.MAC, r.Interfaces[0].Mac, err)
+		}
+	})
+}
