@@ -229,6 +229,9 @@ func TestStaticIPAM(t *testing.T) {
 		t.Errorf("%s", r.raw)
 	}
 	n.quiet(call{cmd: "CHECK", id: "c", ifName: "eth0", netns: pod, conf: withPrev(t, conf, r.raw), path: path})
+	// Its link is lost without DEL, and it comes again: the note of the first time is in nobody's way.
+	at(t, pod, func(h *netutil.Handle) { ok(t, h.DeleteLink("eth0")) })
+	n.answered(call{cmd: "ADD", id: "c", ifName: "eth0", netns: pod, conf: conf, path: path})
 	n.quiet(call{cmd: "DEL", id: "c", ifName: "eth0", conf: conf, path: path})
 	n.clean("br0")
 }
