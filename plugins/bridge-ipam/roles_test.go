@@ -289,6 +289,10 @@ func TestAddressesOnly(t *testing.T) {
 	if again := n.answered(add); again.raw != r.raw { // killed before the caller could use it
 		t.Errorf("%s and %s", r.raw, again.raw)
 	}
+	add.args = "IP=10.44.0.5"
+	if r = n.answered(add); r.addr(0).String() != "10.44.0.5" { // another wish is another lease
+		t.Errorf("%s", r.raw)
+	}
 	n.quiet(call{cmd: "STATUS", conf: conf})
 	n.quiet(call{cmd: "CHECK", id: "c", ifName: "net1", netns: pod, conf: withPrev(t, conf, r.raw)})
 	n.refused(call{cmd: "CHECK", id: "d", ifName: "net1", netns: pod, conf: withPrev(t, conf, r.raw)}, 999, "lease of d net1")
