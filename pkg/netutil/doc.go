@@ -6,5 +6,6 @@
 // together, and can be repeated. A crash between two of them leaves what the kernel has done so far.
 //
 // Errors carry the classes of github.com/containerd/errdefs: ErrNotFound (no such link, namespace, table),
-// ErrAlreadyExists, ErrInvalidArgument and ErrPermissionDenied, with the kernel's errno kept in the chain.
+// ErrAlreadyExists, ErrInvalidArgument, ErrPermissionDenied and ErrResourceExhausted (a bridge is full), with the kernel's
+// errno kept in the chain.
 package netutil

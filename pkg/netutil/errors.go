@@ -18,6 +18,7 @@ var classOf = map[syscall.Errno]error{
 	syscall.EADDRNOTAVAIL: errdefs.ErrNotFound,
 	syscall.EEXIST:        errdefs.ErrAlreadyExists,
 	syscall.EINVAL:        errdefs.ErrInvalidArgument,
+	syscall.EXFULL:        errdefs.ErrResourceExhausted, // a bridge has all its ports
 	syscall.EPERM:         errdefs.ErrPermissionDenied,
 	syscall.EACCES:        errdefs.ErrPermissionDenied,
 }

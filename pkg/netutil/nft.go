@@ -62,6 +62,21 @@ func (n *Nft) Close() error {
 	return n.conn.CloseLasting()
 }
 
+// EditNft hands a table that open opens to f, under the lock of the network namespace. That is given up first: see Close.
+func EditNft(open func() (*Nft, error), f func(*Nft) error) error {
+	nft, err := open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = nft.Close() }()
+	unlock, err := LockNS()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unlock() }()
+	return f(nft)
+}
+
 // request sends one message about the table and returns the answers.
 func (n *Nft) request(kind, flags int, data ...nl.NetlinkRequestData) ([][]byte, error) {
 	table := &nl.Nfgenmsg{NfgenFamily: uint8(n.table.Family), Version: nl.NFNETLINK_V0}
@@ -167,7 +182,7 @@ func (n *Nft) AddMasquerade(chain string, subnets Set, comment string) {
 	}
 	n.lib().AddRule(&nftables.Rule{
 		Table: n.table, Chain: &nftables.Chain{Table: n.table, Name: chain},
-		UserData: userdata.AppendString(nil, userdata.TypeComment, comment),
+		UserData: userdata.AppendString(nil, userdata.TypeComment, comment[:min(len(comment), maxComment)]),
 		Exprs: []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
@@ -182,19 +197,30 @@ func (n *Nft) AddMasquerade(chain string, subnets Set, comment string) {
 	})
 }
 
-// Chains lists the names of the table's chains; none when there is no table.
+// Chains lists the names of the table's chains; none when there is no table. The library takes half a list for a whole
+// one, see whole.
 func (n *Nft) Chains() ([]string, error) {
-	list, err := n.lib().ListChainsOfTableFamily(n.table.Family)
+	list, err := whole(func() ([][]byte, error) { return n.request(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP) })
 	if err = absentOK(classify(err)); err != nil {
 		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}
 	var names []string
 	for _, c := range list {
-		if c.Table.Name == n.table.Name {
-			names = append(names, c.Name)
+		attrs, err := attributes(c[min(len(c), nl.SizeofNfgenmsg):])
+		if err != nil {
+			return nil, fmt.Errorf("list nftables chains: %w", err)
+		}
+		if textOf(attrs[unix.NFTA_CHAIN_TABLE]) == n.table.Name {
+			names = append(names, textOf(attrs[unix.NFTA_CHAIN_NAME]))
 		}
 	}
 	return names, nil
+}
+
+// textOf is a text attribute without its end.
+func textOf(attr []byte) string {
+	text, _, _ := strings.Cut(string(attr), "\x00")
+	return text
 }
 
 // Rules counts the rules of a chain; ErrNotFound when there is no such chain.
@@ -223,8 +249,7 @@ func (n *Nft) RuleCounts() (map[string]int, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list rules of nftables table %s: %w", n.table.Name, err)
 		}
-		chain, _, _ := strings.Cut(string(attrs[unix.NFTA_RULE_CHAIN]), "\x00")
-		out[chain]++
+		out[textOf(attrs[unix.NFTA_RULE_CHAIN])]++
 	}
 	return out, nil
 }

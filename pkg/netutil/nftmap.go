@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxComment is the longest comment of an entry that nft(8) shows, in bytes.
+// maxComment is the longest comment that nft(8) shows, in bytes; the kernel has room for 256 with what is around it.
 const maxComment = 127
 
 // perMessage bounds the entries of one message: a list of them must fit into 64 KiB.
@@ -140,14 +140,11 @@ func (n *Nft) Entries(m Map) ([]Entry, error) {
 	return out, nil
 }
 
-// Entry finds one entry, in a time that does not depend on the map's size. It is ErrNotFound when the map
-// is not there; see HasAddr.
+// Entry finds one entry, in a time that does not depend on the map's size. A map that is not there has none: the
+// kernel says the same of both, and telling them apart takes another request; see HasAddr.
 func (n *Nft) Entry(m Map, key Tuple) (e Entry, found bool, err error) {
 	answers, err := n.element(m.Name, key)
-	if errors.Is(err, unix.ENOENT) { // the map's or the entry's
-		if !n.has(m) {
-			return e, false, fmt.Errorf("find nftables map %s: %w", m.Name, errdefs.ErrNotFound)
-		}
+	if errors.Is(err, unix.ENOENT) {
 		return e, false, nil
 	}
 	if err == nil && len(answers) == 1 {

@@ -96,7 +96,7 @@ func TestMaps(t *testing.T) {
 		}
 		nft.DeleteMap(set)
 		ok(nft.Commit())
-		if _, _, err := nft.Entry(set, Tuple{}.Link("br0").Addr(netip.MustParseAddr("10.0.0.1"))); !errdefs.IsNotFound(err) {
+		if _, found, err := nft.Entry(set, Tuple{}.Link("br0").Addr(netip.MustParseAddr("10.0.0.1"))); found || err != nil {
 			t.Errorf("want not found: %v", err)
 		}
 		if _, err := nft.Entries(set); !errdefs.IsNotFound(err) {

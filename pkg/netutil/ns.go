@@ -124,22 +124,40 @@ func (n *NS) enter() (back netns.NsHandle, err error) {
 	return back, nil
 }
 
+// lockFile is where LockNS locks. The file of the namespace itself would do, if not for everybody in it being able to
+// open that: a process without any right, in a pod with the host's network, could keep all others waiting for ever.
+const lockFile = "/run/bridge-ipam.lock"
+
 // LockNS takes the one exclusive lock of the caller's network namespace, for changes that must not
-// interleave among processes. It leaves no file behind. The kernel gives it up when the holder dies.
+// interleave among processes. The kernel gives it up when the holder dies. All namespaces share one file, which
+// stays: a lock is one byte of it, at the namespace's inode.
 func LockNS() (unlock func() error, err error) {
-	f, err := os.Open(threadNS)
+	var st unix.Stat_t
+	if err := unix.Stat(threadNS, &st); err != nil {
+		return nil, fmt.Errorf("lock network namespace: stat %s: %w", threadNS, err)
+	}
+	f, err := openLock(lockFile)
 	if err != nil {
 		return nil, fmt.Errorf("lock network namespace: %w", err)
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	err = ignoringEINTR(func() error {
+		return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK, Start: int64(st.Ino), Len: 1})
+	})
 	if err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("lock network namespace: %w", err)
+		return nil, fmt.Errorf("lock network namespace: %s: %w", lockFile, err)
 	}
 	return f.Close, nil
+}
+
+// openLock makes the directory, too, where there is none.
+func openLock(path string) (*os.File, error) {
+	const flags = os.O_RDWR | os.O_CREATE | unix.O_NOFOLLOW
+	f, err := os.OpenFile(path, flags, 0o600)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+			f, err = os.OpenFile(path, flags, 0o600)
+		}
+	}
+	return f, err
 }

@@ -76,13 +76,18 @@ func (s *socket) request(kind, flags int, data ...nl.NetlinkRequestData) ([][]by
 	}
 }
 
-// receive returns the messages of one datagram. They are valid until the next one.
+// receive returns the messages of one datagram. They are valid until the next one. Only the kernel, whose port is 0, is
+// listened to: whoever may change the namespace, a pod perhaps, may send to its sockets.
 func (s *socket) receive() ([]syscall.NetlinkMessage, error) {
 	var n int
+	var from unix.Sockaddr
 	err := ignoringEINTR(func() (err error) {
-		n, _, err = unix.Recvfrom(s.fd, s.buf, unix.MSG_TRUNC)
+		n, from, err = unix.Recvfrom(s.fd, s.buf, unix.MSG_TRUNC)
 		return err
 	})
+	if sender, is := from.(*unix.SockaddrNetlink); err == nil && is && sender.Pid != 0 {
+		return nil, nil
+	}
 	if err == nil && n > len(s.buf) {
 		err = fmt.Errorf("netlink answer of %d bytes: %w", n, io.ErrShortBuffer)
 	}

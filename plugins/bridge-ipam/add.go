@@ -74,6 +74,9 @@ func (p *plugin) add() (types.Result, error) {
 	// Crash from here on: the lease names what is to be undone.
 	result, err := attach()
 	if err != nil {
+		if errdefs.IsResourceExhausted(err) {
+			err = fmt.Errorf("bridge %q: has as many ports as a bridge can have, mode \"routed\" has no such limit: %w", a.conf.Bridge, err)
+		}
 		if e := a.teardown().undo(a.at, false); e != nil {
 			err = fmt.Errorf("%w; undo: %w", err, e)
 		}
@@ -183,7 +186,7 @@ func (a *adding) takeLease() error {
 	}
 	store, err := a.store.Lock()
 	if err != nil {
-		return tryLater(err)
+		return ioFailure(err)
 	}
 	defer func() { _ = store.Unlock() }()
 	if err := a.teardown().release(store, a.at); err != nil {
@@ -235,7 +238,7 @@ func (a *adding) addressLease() {
 	a.lease.Guard = a.guardOfPort()
 }
 
-func tryLater(err error) error {
+func ioFailure(err error) error {
 	return types.NewError(types.ErrIOFailure, err.Error(), "")
 }
 

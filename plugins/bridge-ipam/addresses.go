@@ -31,7 +31,7 @@ func (p *plugin) addAddresses(conf *netconf.Config) (types.Result, error) {
 	defer host.Close()
 	store, err := p.store(conf.Identity).Lock()
 	if err != nil {
-		return nil, tryLater(err)
+		return nil, ioFailure(err)
 	}
 	given, err := p.leaseAddresses(store, conf, host)
 	if err = errors.Join(err, store.Unlock()); err != nil {

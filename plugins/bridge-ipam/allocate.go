@@ -23,15 +23,15 @@ type given struct {
 // prefix is the address with the length of its subnet.
 func (g given) prefix() netip.Prefix { return netip.PrefixFrom(g.addr, g.from.Subnet.Bits()) }
 
-// allocate chooses one address of each range set. A set that is exhausted first gets back what is held by
-// the dead.
+// allocate chooses one address of each range set. A set that is exhausted, or whose address that is asked for is in
+// use, first gets back what is held by the dead.
 func allocate(store *lease.Locked, conf *netconf.Config, host *netutil.Handle) ([]given, error) {
 	requested := append([]netip.Addr(nil), conf.Requested...)
 	reclaimed := false
 	var out []given
 	for i, set := range conf.Sets {
 		g, rest, err := choose(store, set, i, requested)
-		if errors.Is(err, ipam.ErrExhausted) && !reclaimed {
+		if (errors.Is(err, ipam.ErrExhausted) || errors.Is(err, ipam.ErrUnavailable)) && !reclaimed {
 			reclaimed = true
 			if err := reclaim(store, host); err != nil {
 				return nil, fmt.Errorf("reclaim leases of the dead: %w", err)
@@ -87,6 +87,15 @@ func noteGiven(store *lease.Locked, all []given) (used []netip.Addr, err error) 
 func reclaim(store *lease.Locked, host *netutil.Handle) error {
 	dead, err := deadLeases(store.Store, host)
 	if err != nil {
+		return err
+	}
+	var ifbs []string // which end with no namespace
+	for _, e := range dead {
+		if e.Lease.Egress.Rate != 0 || e.Damaged != nil {
+			ifbs = append(ifbs, ifbLinkOfKey(e.Key))
+		}
+	}
+	if err := host.DeleteLinks(ifbs); err != nil {
 		return err
 	}
 	for _, e := range dead {

@@ -3,6 +3,7 @@ package bridgeipam_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"math"
 	"net/netip"
 	"os/exec"
@@ -179,6 +180,26 @@ func TestIfbOfTheDead(t *testing.T) {
 	n.quiet(call{cmd: "DEL", id: "e", ifName: "eth0", conf: promised})
 	if links, _, _ := n.left(); len(links) != 2 { // the bridge and the host end, which ends with the namespace
 		t.Errorf("links %v", links)
+	}
+}
+
+// TestIfbOfTheReclaimed: where an address or a host port is taken back from the dead, their ifb goes with their lease.
+func TestIfbOfTheReclaimed(t *testing.T) {
+	for name, wish := range map[string]map[string]any{
+		"an exhausted range": {"ipam": ranges("10.77.0.0/30")}, // one address
+		"a host port":        {"runtimeConfig": ports(mapping{80, 80, "tcp", ""})},
+	} {
+		n := newNode(t)
+		limited := maps.Clone(wish)
+		limited["egressRate"], limited["egressBurst"] = 1e9, 1e6
+		pod := nettest.NewNS(t)
+		n.add("dead", pod, n.conf(limited))
+		at(t, pod, func(h *netutil.Handle) { ok(t, h.DeleteLink("eth0")) })
+		nettest.DeleteNS(t, pod)
+		n.add("c", nettest.NewNS(t), n.conf(wish))
+		if links, _, _ := n.left(); len(links) != 2 {
+			t.Errorf("%s: links %v", name, links)
+		}
 	}
 }
 

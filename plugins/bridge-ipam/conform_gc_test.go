@@ -102,6 +102,18 @@ func TestGCKeepsForeignBridges(t *testing.T) {
 	n.add("c", nettest.NewNS(t), n.conf(nil))
 	n.quiet(n.gc(nil))
 	n.clean("br0")
+	other := map[string]any{"bridge": "br1", "ipam": ranges("10.78.0.0/24")}
+	n.add("c", nettest.NewNS(t), n.conf(other))
+	at(t, n.ns, func(h *netutil.Handle) {
+		br1, err := h.Link("br1")
+		ok(t, err)
+		ok(t, h.AddIfb("port", 0))
+		port, err := h.Link("port")
+		ok(t, err)
+		ok(t, h.SetLink(port.Index, netutil.Change{Master: br1.Index}))
+	})
+	n.quiet(n.gc(other))
+	n.clean("br0", "br1", "port")
 }
 
 // TestGCReportsAndGoesOn is rule 10 for faults: one thing that cannot be removed keeps nothing else.

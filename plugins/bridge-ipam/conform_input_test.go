@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podwright/podwright/pkg/netutil"
 	"github.com/podwright/podwright/pkg/netutil/nettest"
 )
 
@@ -225,6 +226,22 @@ func TestExhausted(t *testing.T) {
 	}
 	n.del("c", conf)
 	if r := n.add("z", pod, conf); r.addr(0) != netip.MustParseAddr("10.77.0.4") {
+		t.Errorf("%s", r.raw)
+	}
+}
+
+// TestRequestedAddressOfTheDead: an address that is asked for is taken back from the dead, and from nobody else.
+func TestRequestedAddressOfTheDead(t *testing.T) {
+	n := newNode(t)
+	conf := n.conf(map[string]any{"runtimeConfig": map[string]any{"ips": []string{"10.77.0.50", "fd77::50"}}})
+	first, second := nettest.NewNS(t), nettest.NewNS(t)
+	n.add("first", first, conf)
+	again := call{cmd: "ADD", id: "second", ifName: "eth0", netns: second, conf: conf}
+	n.refused(again, 999, "10.77.0.50", "in use")
+	at(t, first, func(h *netutil.Handle) { ok(t, h.DeleteLink("eth0")) })
+	n.refused(again, 999, "10.77.0.50", "in use") // its namespace lives
+	nettest.DeleteNS(t, first)
+	if r := n.add("second", second, conf); r.addr(0) != netip.MustParseAddr("10.77.0.50") || r.addr(1) != netip.MustParseAddr("fd77::50") {
 		t.Errorf("%s", r.raw)
 	}
 }

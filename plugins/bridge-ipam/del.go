@@ -38,6 +38,8 @@ type teardown struct {
 	delegate string
 	// portsGone: the attachment's host ports are gone already.
 	portsGone bool
+	// unknown: there is no lease. Somebody may have removed it by hand, and what it would tell of is there.
+	unknown bool
 }
 
 // undo lets go of all that an attachment has. With detachOnly its link is only cut off: the namespace's
@@ -45,8 +47,12 @@ type teardown struct {
 func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
 	// The link goes before the lease: an address must not be given out while an old link answers for it. Its host
 	// ports go at the same time, because the kernel makes each of the two wait for a grace period.
-	ports := t.dropPorts(at)
-	err := t.removeLinks(at, detachOnly)
+	l, err := t.store.Find(at)
+	t.unknown = errdefs.IsNotFound(err)
+	linkGone := make(chan struct{})
+	ports := dropPorts(l, linkGone)
+	err = t.removeLinks(at, detachOnly)
+	close(linkGone)
 	if ports != nil {
 		err = errors.Join(err, <-ports)
 		t.portsGone = true
@@ -61,20 +67,23 @@ func (t teardown) undo(at lease.Attachment, detachOnly bool) error {
 	return errors.Join(append(faults, t.letGo(at))...)
 }
 
-// dropPorts begins to remove the host ports of an attachment; nil when there is nothing to do, or when release will
-// say what is wrong.
-func (t teardown) dropPorts(at lease.Attachment) <-chan error {
-	l, err := t.store.Find(at)
-	if err != nil || l.HostPorts == nil {
+// dropPorts begins to remove the host ports of a lease; nil when there are none, or when release will say what is wrong.
+func dropPorts(l lease.Lease, linkGone <-chan struct{}) <-chan error {
+	if l.HostPorts == nil {
 		return nil
 	}
 	done := make(chan error, 1)
-	go func() { done <- hostport.Remove(l, func() error { return nil }) }()
+	go func() { done <- hostport.Remove(l, func() error { <-linkGone; return nil }) }()
 	return done
 }
 
 // letGo gives up what an attachment holds beside its link.
 func (t teardown) letGo(at lease.Attachment) error {
+	if t.unknown {
+		if err := hostport.Tidy(t.host); err != nil {
+			return err
+		}
+	}
 	if !t.store.Exists() {
 		return t.forgotten()
 	}

@@ -147,7 +147,7 @@ func (a *adding) askDelegate() error {
 func (a *adding) noteLease() (err error) {
 	store, err := a.store.Lock()
 	if err != nil {
-		return tryLater(err)
+		return ioFailure(err)
 	}
 	defer func() { err = errors.Join(err, store.Unlock()) }()
 	if err := store.Release(a.at); err != nil {

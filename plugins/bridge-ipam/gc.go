@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/podwright/podwright/pkg/netutil"
+	"github.com/podwright/podwright/plugins/bridge-ipam/internal/hostport"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/lease"
 	"github.com/podwright/podwright/plugins/bridge-ipam/internal/netconf"
 )
@@ -104,7 +105,7 @@ func (p *plugin) collect(s *lease.Store, host *netutil.Handle, network string, v
 		return err
 	}
 	if store == nil {
-		return teardown{plugin: p, store: s, network: network}.forgotten()
+		return errors.Join(hostport.Tidy(host), teardown{plugin: p, store: s, network: network}.forgotten())
 	}
 	if err := netutil.FlushUDP(addressesOf(stale)...); err != nil {
 		p.log.Warn("flush UDP flows", "error", err)

@@ -72,6 +72,9 @@ func (a *adding) vacate(store *lease.Locked, f lease.Forward) error {
 	}
 	_, err = a.host.Link(owner.HostLink)
 	if errdefs.IsNotFound(err) && namespaceGone(lease.Entry{Lease: owner}) {
+		if err := a.host.DeleteLink(ifbLink(owner.Attachment)); err != nil {
+			return err
+		}
 		return a.teardown().release(store, owner.Attachment)
 	}
 	if err != nil && !errdefs.IsNotFound(err) {

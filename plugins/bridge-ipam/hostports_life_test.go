@@ -92,6 +92,34 @@ func TestHostPortsOfTheDead(t *testing.T) {
 	}
 }
 
+// TestHostPortsWithoutLeases: when the lease directory was removed, DEL and GC still take the ports of pods that are
+// gone, whose addresses are given out again from the first on, and leave those that live theirs.
+func TestHostPortsWithoutLeases(t *testing.T) {
+	for _, cmd := range []string{"DEL", "GC"} {
+		n := newNode(t)
+		lan := n.outside(1500)
+		conf, other := n.with(nil, mapping{80, 80, "tcp", ""}), n.with(nil, mapping{81, 80, "tcp", ""})
+		n.add("c", nettest.NewNS(t), conf)
+		living := nettest.NewNS(t)
+		n.add("living", living, other)
+		serve(t, living, "living", 80)
+		ok(t, os.RemoveAll(n.data))
+		if cmd == "DEL" {
+			n.del("c", conf)
+			reaches(t, lan, "tcp", "192.0.2.1:81", "living 192.0.2.9")
+			n.del("living", other)
+		} else {
+			n.quiet(n.gc(nil))
+		}
+		if _, chains, _ := n.left(); len(chains) != 0 {
+			t.Errorf("%s: left: chains %v", cmd, chains)
+		}
+		if cmd == "DEL" && strings.TrimSpace(nettest.Output(t, n.ns, "sysctl", "-n", "net.ipv4.conf.br0.route_localnet")) != "0" {
+			t.Error("the bridge carries 127.0.0.1 still")
+		}
+	}
+}
+
 // waitForLinks waits until the kernel has deleted the links of namespaces that are gone.
 func (n *node) waitForLinks(left int) {
 	n.t.Helper()
@@ -313,4 +341,17 @@ func TestHostPortsOfADamagedLease(t *testing.T) {
 	}
 	n.del("kept", other)
 	n.clean("br0")
+}
+
+// TestStatusChangesNothing: what is whole is not made anew, and keeps its counters. STATUS comes every few seconds.
+func TestStatusChangesNothing(t *testing.T) {
+	n := newNode(t)
+	conf := n.with(map[string]any{"macspoofchk": true}, mapping{80, 80, "tcp", ""})
+	n.add("c", nettest.NewNS(t), conf)
+	rules := func() string { return n.tool("nft", "-s", "-a", "list", "ruleset") } // with handles, which are given once
+	before := rules()
+	n.quiet(call{cmd: "STATUS", conf: n.conf(nil)})
+	if after := rules(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
 }

@@ -1,7 +1,11 @@
 package bridgeipam_test
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -105,4 +109,37 @@ func TestDisableContainerInterface(t *testing.T) {
 	n.refused(call{cmd: "ADD", id: "c", ifName: "eth0", netns: pod, conf: conf}, 999, "exists")
 	n.del("c", conf)
 	n.clean("br0")
+}
+
+// TestFullBridge: a bridge takes 1,023 ports, and whoever comes after them is told of it.
+func TestFullBridge(t *testing.T) {
+	n := newNode(t)
+	conf := n.conf(nil)
+	n.add("c", nettest.NewNS(t), conf)
+	var batch strings.Builder
+	for i := range 1022 {
+		fmt.Fprintf(&batch, "link add p%d master br0 type ifb\n", i)
+	}
+	file := filepath.Join(t.TempDir(), "batch")
+	ok(t, os.WriteFile(file, []byte(batch.String()), 0o600))
+	n.tool("ip", "-batch", file)
+	_, _, before := n.left()
+	n.refused(call{cmd: "ADD", id: "d", ifName: "eth0", netns: nettest.NewNS(t), conf: conf}, 999, `bridge "br0"`, "routed")
+	if links, _, after := n.left(); len(links) != 1024 || len(after) != len(before) {
+		t.Errorf("%d links, leases %v", len(links), after)
+	}
+}
+
+// TestForeignBridgeKeepsItsMAC: a bridge that was made without a MAC of its own takes the lowest of its ports'. From the
+// first pod on it does not: pods would lose their gateway.
+func TestForeignBridgeKeepsItsMAC(t *testing.T) {
+	n := newNode(t)
+	at(t, n.ns, func(h *netutil.Handle) { ok(t, h.AddBridge("br0", nil, 0)) })
+	r := n.add("c", nettest.NewNS(t), n.conf(nil))
+	n.ip("link", "add", "port", "address", "02:00:00:00:00:01", "master", "br0", "type", "ifb")
+	at(t, n.ns, func(h *netutil.Handle) {
+		if br, err := h.Link("br0"); err != nil || br.MAC.String() != r.Interfaces[0].Mac {
+			t.Errorf("bridge has %s, had %s, %v", br.MAC, r.Interfaces[0].Mac, err)
+		}
+	})
 }

@@ -79,10 +79,6 @@ func list[T any](w *jsontext.Writer, key string, all []*T, f func(*T)) {
 	}
 	w.Key(key).Array(func() {
 		for _, v := range all {
-			if v == nil { // prevResult may have it
-				w.Null()
-				continue
-			}
 			w.Object(func() { f(v) })
 		}
 	})

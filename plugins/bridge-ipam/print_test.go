@@ -23,11 +23,11 @@ func TestPrintResult(t *testing.T) {
 	full := &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
 		Interfaces: []*types100.Interface{
-			{Name: "br0", Mac: "0a:5a:00:00:00:01"}, nil,
+			{Name: "br0", Mac: "0a:5a:00:00:00:01"},
 			{Name: "a\"<b>", Mac: "m", Mtu: 1500, Sandbox: "/run/é", SocketPath: "/s", PciID: "0000:00:1f.6"},
 		},
 		IPs: []*types100.IPConfig{
-			{Interface: types100.Int(2), Address: net.IPNet{IP: net.IP{10, 0, 0, 2}, Mask: net.CIDRMask(16, 32)}, Gateway: net.IP{10, 0, 0, 1}},
+			{Interface: types100.Int(1), Address: net.IPNet{IP: net.IP{10, 0, 0, 2}, Mask: net.CIDRMask(16, 32)}, Gateway: net.IP{10, 0, 0, 1}},
 			{Address: net.IPNet{IP: net.ParseIP("fd00::2"), Mask: net.CIDRMask(64, 128)}},
 		},
 		Routes: []*types.Route{
@@ -44,7 +44,6 @@ func TestPrintResult(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", &got, &want)
 		}
 	}
-	full.Interfaces[1] = full.Interfaces[0]
 	for _, version := range supported.SupportedVersions() {
 		r, err := full.GetAsVersion(version)
 		ok(err)

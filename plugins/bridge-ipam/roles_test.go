@@ -229,6 +229,9 @@ func TestStaticIPAM(t *testing.T) {
 		t.Errorf("%s", r.raw)
 	}
 	n.quiet(call{cmd: "CHECK", id: "c", ifName: "eth0", netns: pod, conf: withPrev(t, conf, r.raw), path: path})
+	// Its link is lost without DEL, and it comes again: the note of the first time is in nobody's way.
+	at(t, pod, func(h *netutil.Handle) { ok(t, h.DeleteLink("eth0")) })
+	n.answered(call{cmd: "ADD", id: "c", ifName: "eth0", netns: pod, conf: conf, path: path})
 	n.quiet(call{cmd: "DEL", id: "c", ifName: "eth0", conf: conf, path: path})
 	n.clean("br0")
 }
@@ -285,6 +288,10 @@ func TestAddressesOnly(t *testing.T) {
 	}
 	if again := n.answered(add); again.raw != r.raw { // killed before the caller could use it
 		t.Errorf("%s and %s", r.raw, again.raw)
+	}
+	add.args = "IP=10.44.0.5"
+	if r = n.answered(add); r.addr(0).String() != "10.44.0.5" { // another wish is another lease
+		t.Errorf("%s", r.raw)
 	}
 	n.quiet(call{cmd: "STATUS", conf: conf})
 	n.quiet(call{cmd: "CHECK", id: "c", ifName: "net1", netns: pod, conf: withPrev(t, conf, r.raw)})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/types"
+	types040 "github.com/containernetworking/cni/pkg/types/040"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
@@ -71,7 +72,7 @@ func mappings(ports []pod.PortMapping) []portMapping {
 
 // limitsOf reads the bandwidth annotations of Kubernetes.
 func limitsOf(annotations map[string]string) (bandwidth, error) {
-	// A token bucket's depth is limited to a signed 32 bit number of bytes by the kernel.
+	// Bits. Nobody asked for a burst, and plugins want one with a rate: the kubelet's own plugin sent this number.
 	const burst = math.MaxInt32
 	in, errIn := rate(annotations, "kubernetes.io/ingress-bandwidth")
 	out, errOut := rate(annotations, "kubernetes.io/egress-bandwidth")
@@ -126,6 +127,9 @@ func quantity(s string) (float64, bool) {
 
 // addresses returns the addresses of eth0, the preferred family first and the plugins' order kept.
 func addresses(res types.Result, preferV6 bool) ([]netip.Addr, error) {
+	if hasNull(res) {
+		return nil, errors.New("read the result: null in its interfaces or ips")
+	}
 	r, err := types100.NewResultFromResult(res)
 	if err != nil {
 		return nil, fmt.Errorf("read the result: %w", err)
@@ -146,6 +150,17 @@ func addresses(res types.Result, preferV6 bool) ([]netip.Addr, error) {
 	}
 	slices.SortStableFunc(ips, func(a, b netip.Addr) int { return rank(a, preferV6) - rank(b, preferV6) })
 	return ips, nil
+}
+
+// hasNull says whether a list of a result has an element that is none: the library would follow it.
+func hasNull(res types.Result) bool {
+	switch r := res.(type) {
+	case *types040.Result:
+		return slices.Contains(r.Interfaces, nil) || slices.Contains(r.IPs, nil)
+	case *types100.Result:
+		return slices.Contains(r.Interfaces, nil) || slices.Contains(r.IPs, nil)
+	}
+	return false
 }
 
 // onPod says whether an address is of eth0. Older plugins do not say where an address is.

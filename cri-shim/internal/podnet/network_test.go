@@ -215,6 +215,22 @@ func TestResultWithoutAddress(t *testing.T) {
 	}
 }
 
+// TestResultWithNull: what a plugin has forgotten to fill in ends one ADD, and not the runtime.
+func TestResultWithNull(t *testing.T) {
+	for _, version := range []string{"0.4.0", "1.0.0", "1.1.0"} {
+		for _, null := range []string{
+			`"ips":[null]`, `"interfaces":[null],"ips":[{"version":"4","address":"10.1.0.5/24","interface":0}]`,
+		} {
+			w := newWorld(t)
+			list := strings.Replace(w.list("net1", ""), answer, `{"cniVersion":"`+version+`",`+null+`}`, 1)
+			w.write(t, "conf/10-net.conflist", strings.Replace(list, `"1.1.0","name"`, `"`+version+`","name"`, 1))
+			if _, err := w.Attach(t.Context(), w.attachment("aa")); err == nil || !strings.Contains(err.Error(), "null") {
+				t.Errorf("%s %s: got %v", version, null, err)
+			}
+		}
+	}
+}
+
 func TestPreferV6(t *testing.T) {
 	w := newWorld(t, func(o *Options) { o.PreferV6 = true })
 	res, err := w.Attach(t.Context(), w.attachment("aa"))

@@ -156,17 +156,10 @@ func ignoreMissing(err error) error {
 // Restore makes a network guard these ports and no others, whatever became of its chains. The caller keeps
 // others from working on the same network.
 func Restore(network string, ports []Port) error {
-	nft, err := open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = nft.Close() }()
-	unlock, err := netutil.LockNS()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unlock() }()
-	n := of(network)
+	return netutil.EditNft(open, func(nft *netutil.Nft) error { return of(network).restore(nft, ports) })
+}
+
+func (n names) restore(nft *netutil.Nft, ports []Port) error {
 	there, others, err := n.find(nft)
 	if err != nil {
 		return err

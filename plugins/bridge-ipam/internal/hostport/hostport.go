@@ -17,19 +17,10 @@ type editor struct {
 	host *netutil.Handle
 }
 
-// edit opens the table, takes the lock and hands both to f.
+func open() (*netutil.Nft, error) { return netutil.OpenNft(Table) }
+
 func edit(host *netutil.Handle, f func(e editor) error) error {
-	nft, err := netutil.OpenNft(Table)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = nft.Close() }()
-	unlock, err := netutil.LockNS()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unlock() }()
-	return f(editor{nft, host})
+	return netutil.EditNft(open, func(nft *netutil.Nft) error { return f(editor{nft, host}) })
 }
 
 // Add makes the host ports of a lease lead to its pod, whose host link must be there. A port that another
@@ -177,8 +168,12 @@ func (e editor) restore(leases []lease.Lease) error {
 	for _, l := range links {
 		up[l.Name] = l.Up
 	}
-	create(e.nft)
-	if err := e.nft.Commit(); err != nil {
+	whole, err := intact(e.nft)
+	if err == nil && !whole {
+		create(e.nft)
+		err = e.nft.Commit()
+	}
+	if err != nil {
 		return err
 	}
 	have, err := e.dump()
@@ -204,20 +199,23 @@ func (e editor) restore(leases []lease.Lease) error {
 }
 
 // Remove takes the host ports of a lease away, as far as they are its own; gone is success. What others
-// delete belongs into beside: see Nft.Close, one grace period is waited for then, and not under the lock.
+// delete belongs into beside: see Nft.Close, one grace period is waited for then, and not under the lock. So does
+// waiting for the pod's link to end: as long as it is up, a Restore that has read the lease brings its ports back,
+// and they are looked for once more.
 func Remove(l lease.Lease, beside func() error) error {
 	if l.HostPorts == nil {
 		return beside()
 	}
-	nft, err := netutil.OpenNft(Table)
+	nft, err := open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = nft.Close() }()
-	if err := (editor{nft: nft}).removeOwn(elements(l)); err != nil {
+	e, own := editor{nft: nft}, elements(l)
+	if err := e.removeOwn(own); err != nil {
 		return err
 	}
-	return errors.Join(beside(), netutil.FlushAnswersOf(podAddrs(l.HostPorts)...))
+	return errors.Join(beside(), e.removeOwn(own), netutil.FlushAnswersOf(podAddrs(l.HostPorts)...))
 }
 
 // removeOwn deletes those of the elements that are there and have the same owner.
@@ -236,6 +234,9 @@ func (e editor) removeOwn(list []element) error {
 		if old, is := have[w.place()]; is && old.Comment == w.Comment {
 			own = append(own, w)
 		}
+	}
+	if len(own) == 0 {
+		return nil
 	}
 	each(own, e.nft.DeleteEntries)
 	return ignoreMissing(e.nft.Commit())

@@ -165,7 +165,17 @@ func scenario(t *testing.T, host *netutil.Handle, peer *netutil.NS) {
 	ok(Restore(host, []lease.Lease{a, b}))
 	ok(Check(a))
 
-	ok(host.DeleteLink("va"))
+	ok(Remove(a, func() error { // STATUS of somebody who has read the lease sees a link that is up still
+		ok(Restore(host, []lease.Lease{a, b}))
+		return host.DeleteLink("va")
+	}))
+	for _, w := range elements(a) {
+		if _, is, err := nft.Entry(w.in, w.Key); is || err != nil {
+			t.Errorf("%s: an entry of a pod that is gone, %v", w.in.Name, err)
+		}
+	}
+	nft.AddEntries(families[0].any, elements(a)[0].Entry) // as of a DEL that was killed
+	ok(nft.Commit())
 	ok(Add(host, thief, none)) // by now its owner is dead
 	ok(Check(thief))
 	class(Check(a), func(err error) bool { return err != nil }, "leads elsewhere")

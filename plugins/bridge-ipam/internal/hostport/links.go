@@ -3,6 +3,7 @@ package hostport
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -46,14 +47,16 @@ func routeLocalnet(link, value string) netutil.Sysctl {
 	return netutil.Sysctl{Key: "ipv4/conf/" + link + "/route_localnet", Value: value, Optional: true}
 }
 
-// Tidy undoes what is used no more: elements whose host link is gone, what links were given, and with the
-// last host port of all networks chains and maps, and the table if nothing else is in it.
+// Tidy undoes what is used no more: elements whose host link is gone, what their links and others were given, and with
+// the last host port of all networks chains and maps, and the table if nothing else is in it.
 func Tidy(host *netutil.Handle, links ...string) error {
 	return edit(host, func(e editor) error {
 		have, err := e.dump()
 		missing := errdefs.IsNotFound(err)
 		if err == nil {
-			have, err = e.dropDead(have)
+			var of []string
+			have, of, err = e.dropDead(have)
+			links = append(links, of...)
 		}
 		if err != nil && !missing {
 			return err
@@ -79,28 +82,40 @@ func Tidy(host *netutil.Handle, links ...string) error {
 	})
 }
 
-// dropDead deletes the elements of owners that are gone and returns the others.
-func (e editor) dropDead(have map[place]netutil.Entry) (map[place]netutil.Entry, error) {
+// dropDead deletes the elements of owners that are gone. It returns the others, and the links that the dead had theirs by.
+func (e editor) dropDead(have map[place]netutil.Entry) (alive map[place]netutil.Entry, links []string, err error) {
 	var dead []element
-	alive := map[place]netutil.Entry{}
+	alive = map[place]netutil.Entry{}
 	known := map[string]bool{}
 	for p, entry := range have {
 		is, asked := known[entry.Comment]
 		if !asked {
-			var err error
 			if is, err = e.alive(entry.Comment); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			known[entry.Comment] = is
 		}
 		if is {
 			alive[p] = entry
-		} else {
-			dead = append(dead, element{in: mapNamed(p.in), Entry: entry})
+			continue
+		}
+		dead = append(dead, element{in: mapNamed(p.in), Entry: entry})
+		if link, is := linkIn(p, entry); is && !slices.Contains(links, link) {
+			links = append(links, link)
 		}
 	}
 	each(dead, e.nft.DeleteEntries)
-	return alive, ignoreMissing(e.nft.Commit())
+	return alive, links, ignoreMissing(e.nft.Commit())
+}
+
+// linkIn is the link by which the node reaches the pod of an element, of those that say so.
+func linkIn(p place, entry netutil.Entry) (string, bool) {
+	for _, f := range families {
+		if p.in == f.snat.Name {
+			return entry.Key.LinkOf(), true
+		}
+	}
+	return "", false
 }
 
 // closeLink undoes openLink for a link that no element names.

@@ -11,7 +11,7 @@ import (
 
 // Intact says whether the rules are there, though not whether all host ports are in the maps.
 func Intact() (bool, error) {
-	nft, err := netutil.OpenNft(Table)
+	nft, err := open()
 	if err != nil {
 		return false, err
 	}
@@ -65,7 +65,7 @@ func Check(l lease.Lease) error {
 	if l.HostPorts == nil {
 		return nil
 	}
-	nft, err := netutil.OpenNft(Table)
+	nft, err := open()
 	if err != nil {
 		return err
 	}

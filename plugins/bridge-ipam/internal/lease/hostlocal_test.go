@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podwright/podwright/pkg/durable"
+	"github.com/podwright/podwright/pkg/netutil/nettest"
 )
 
 // TestBeside: what host-local left counts as taken until it is released, and what is no lease of it is let be.
@@ -115,5 +116,42 @@ func TestTellHostLocal(t *testing.T) {
 		if _, err := os.Stat(file); err == nil || s.Taken(addr) {
 			t.Errorf("shared %t: still held: %v", shared, err)
 		}
+	}
+}
+
+// TestTellHostLocalInPart: a lease that there is room for one of two files of is none, in host-local's books too.
+func TestTellHostLocalInPart(t *testing.T) {
+	nettest.RequireRoot(t)
+	ours, theirs := t.TempDir(), t.TempDir()
+	old := filepath.Join(theirs, "net")
+	ok(t, os.Mkdir(old, 0o755))
+	ok(t, unix.Mount("none", old, "tmpfs", 0, "nr_inodes=4")) // its root, the marker, the lock, one more
+	defer func() { ok(t, unix.Unmount(old, unix.MNT_DETACH)) }()
+	ok(t, os.WriteFile(filepath.Join(old, marker), []byte("10.0.0.2"), 0o600))
+	s := New(ours, "net", "boot").Beside(theirs)
+	l, err := s.Lock()
+	ok(t, err)
+	defer func() { ok(t, l.Unlock()) }()
+	if err := l.Commit(of("c", addr(8), addr(9))); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("commit on a full disk: %v", err)
+	}
+	for _, a := range []netip.Addr{addr(8), addr(9)} {
+		if s.Taken(a) {
+			t.Errorf("%s is held", a)
+		}
+	}
+}
+
+// TestSweepBesideHostLocal: what a killed writer left goes, there too.
+func TestSweepBesideHostLocal(t *testing.T) {
+	theirs := t.TempDir()
+	ok(t, os.Mkdir(filepath.Join(theirs, "net"), 0o755))
+	left := filepath.Join(theirs, "net", "10.0.0.9.durable-tmp-1")
+	for _, file := range []string{left, filepath.Join(theirs, "net", marker)} {
+		ok(t, os.WriteFile(file, []byte("c\r\neth0"), 0o600))
+	}
+	locked(t, New(t.TempDir(), "net", "boot").Beside(theirs), func(l *Locked) { ok(t, l.Sweep()) })
+	if _, err := os.Stat(left); err == nil {
+		t.Error("a temporary file is left")
 	}
 }

@@ -109,19 +109,6 @@ func (s *Store) Find(a Attachment) (Lease, error) {
 	return l, nil
 }
 
-// Owner returns the lease that holds an address; see Find.
-func (s *Store) Owner(addr netip.Addr) (Lease, error) {
-	name, ok := s.target("ip", addr.String())
-	if !ok {
-		return Lease{}, fmt.Errorf("lease of %s: %w", addr, errdefs.ErrNotFound)
-	}
-	l, err := s.read(name)
-	if err == nil && l.BootID != s.boot {
-		err = errdefs.ErrNotFound
-	}
-	return l, err
-}
-
 // Taken says whether an address is held. What lies in the way and is no link of ours holds nothing, but
 // for a directory, which could not be replaced.
 func (s *Store) Taken(addr netip.Addr) bool {

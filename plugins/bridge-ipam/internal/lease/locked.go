@@ -142,6 +142,7 @@ func (l *Locked) Commit(v Lease) (err error) {
 	defer func() {
 		if err != nil {
 			_ = os.Remove(temp)
+			err = errors.Join(err, l.untellHostLocal(v.Attachment, held))
 		}
 	}()
 	if err := l.inDirs(func() error { return os.WriteFile(temp, append(v.encode(), '\n'), fileMode) }); err != nil {
@@ -236,6 +237,10 @@ func (l *Locked) Sweep() error {
 				faults = append(faults, durable.RemoveFile(l.path(kind, name), durable.NoSync))
 			}
 		}
+	}
+	faults = append(faults, durable.RemoveLeftovers(l.dir))
+	if l.isShared() {
+		faults = append(faults, durable.RemoveLeftovers(l.hostLocal))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("sweep leases: %w", err)

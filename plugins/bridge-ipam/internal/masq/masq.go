@@ -65,9 +65,11 @@ func subnets(chain string, v6 bool) netutil.Set {
 	return netutil.Set{Name: chain + "-subnets" + family, V6: v6}
 }
 
+func open() (*netutil.Nft, error) { return netutil.OpenNft(Table) }
+
 // Ensure says whether the network's rules are there; if not it is ErrNotFound: Create is next.
 func (n Network) Ensure() error {
-	nft, err := netutil.OpenNft(Table)
+	nft, err := open()
 	if err != nil {
 		return err
 	}
@@ -95,21 +97,13 @@ func (n Network) families() int {
 // Create makes what is missing of table, chain, sets and rules. The caller keeps others from working on the same
 // network.
 func (n Network) Create() error {
-	nft, err := netutil.OpenNft(Table)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = nft.Close() }()
-	unlock, err := netutil.LockNS()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unlock() }()
-	if whole, err := n.whole(nft); err != nil || whole {
-		return err // another process was first
-	}
-	n.create(nft)
-	return nft.Commit()
+	return netutil.EditNft(open, func(nft *netutil.Nft) error {
+		if whole, err := n.whole(nft); err != nil || whole {
+			return err // another process was first
+		}
+		n.create(nft)
+		return nft.Commit()
+	})
 }
 
 // whole says whether rules and sets are as create makes them.
@@ -164,16 +158,10 @@ func merge(list []netip.Prefix) []netip.Prefix {
 // Retain keeps the given chains of a network and no others: it removes the rest, and the table when nothing is
 // left in it.
 func Retain(network string, keep map[string]bool) error {
-	nft, err := netutil.OpenNft(Table)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = nft.Close() }()
-	unlock, err := netutil.LockNS()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unlock() }()
+	return netutil.EditNft(open, func(nft *netutil.Nft) error { return retain(nft, network, keep) })
+}
+
+func retain(nft *netutil.Nft, network string, keep map[string]bool) error {
 	chains, err := nft.Chains()
 	if err != nil || len(chains) == 0 {
 		return err
@@ -213,7 +201,7 @@ func ignoreMissing(err error) error {
 
 // Has says whether a network has any chain.
 func Has(network string) (bool, error) {
-	nft, err := netutil.OpenNft(Table)
+	nft, err := open()
 	if err != nil {
 		return false, err
 	}
@@ -224,7 +212,7 @@ func Has(network string) (bool, error) {
 
 // Check says what is missing of a masquerade that was added; nil when nothing is.
 func Check(chain string, addrs []netip.Addr) error {
-	nft, err := netutil.OpenNft(Table)
+	nft, err := open()
 	if err != nil {
 		return err
 	}
@@ -252,7 +240,7 @@ func has(nft *netutil.Nft, chain string, a netip.Addr) error {
 
 // CheckRules says whether the rules that Check also asks for are there, whatever is in the sets.
 func CheckRules(chain string, addrs []netip.Addr) error {
-	nft, err := netutil.OpenNft(Table)
+	nft, err := open()
 	if err != nil {
 		return err
 	}
@@ -280,7 +268,7 @@ func checkRules(nft *netutil.Nft, chain string, addrs []netip.Addr) error {
 
 // Usable says whether the kernel takes requests for nftables.
 func Usable() error {
-	nft, err := netutil.OpenNft(Table)
+	nft, err := open()
 	if err != nil {
 		return err
 	}

@@ -105,6 +105,10 @@ func scenario(t *testing.T) {
 	if n := tables(t); n != 1 {
 		t.Errorf("%d chains left, want that of b", n)
 	}
+	long := Network{Name: strings.Repeat("x", 255), Subnets: a.Subnets} // the longest that there is
+	ok(long.Create())
+	ok(long.Ensure())
+	ok(Retain(long.Name, nil))
 	ok(Retain("b", nil))
 	if n := tables(t); n != 0 {
 		t.Errorf("%d chains left", n)

@@ -48,7 +48,8 @@ func (p *parser) limit(key string, rate, burst *int64) Limit {
 	return Limit{Rate: uint64(r), Burst: uint64(b)}
 }
 
-func valueOf(n *int64) int64 {
+// valueOf is 0 for what is not given.
+func valueOf[T int | int64](n *T) T {
 	if n == nil {
 		return 0
 	}

@@ -76,13 +76,10 @@ func (p *parser) vlans(c *Config) {
 		}
 	}
 	gateway := fmt.Sprintf("%s.%d", c.Bridge, r.Vlan)
-	if r.Vlan != 0 && c.IsGateway && len(gateway) > maxLinkName {
-		p.fault("bridge %q: too long, the gateway of vlan %d needs a link %q of at most %d bytes", c.Bridge, r.Vlan, gateway, maxLinkName)
+	if r.Vlan != 0 && c.IsGateway && len(gateway) > maxInterfaceName {
+		p.fault("bridge %q: too long, the gateway of vlan %d needs a link %q of at most %d bytes", c.Bridge, r.Vlan, gateway, maxInterfaceName)
 	}
 }
-
-// maxLinkName is the longest name of a link, in bytes.
-const maxLinkName = 15
 
 func (p *parser) vlanRange(c *Config, key string, first, last int) {
 	if first < 1 || last > maxVLAN || first > last {

@@ -177,7 +177,10 @@ func TestRefused(t *testing.T) {
 		{conf(`"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"x"}]}`), 7, "ipam.routes[0]"},
 		{conf(`"ipam":{"subnet":"10.0.0.0/24","routes":[{}]}`), 7, "ipam.routes[0].dst: missing"},
 		{conf(`"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0","gw":"fd00::1"}]}`), 7, "ipam.routes[0].gw fd00::1"},
-		{conf(`"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0","mtu":-1}]}`), 7, "negative"},
+		{conf(`"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0","mtu":-1}]}`), 7, "ipam.routes[0].mtu -1"},
+		{conf(`"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0","priority":4294967296}]}`), 7, "ipam.routes[0].priority 4294967296"},
+		{conf(`"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0","table":-1}]}`), 7, "ipam.routes[0].table -1"},
+		{conf(`"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"0.0.0.0/0","scope":256}]}`), 7, "ipam.routes[0].scope 256"},
 		{strings.Replace(conf(`"ipam":{"ranges":[[{"subnet":"10.0.0.0/24"}],[{"subnet":"10.1.0.0/24"}]]}`), "1.1.0", "0.2.0", 1),
 			7, "one address per family"},
 
@@ -191,6 +194,10 @@ func TestRefused(t *testing.T) {
 		{conf(`"runtimeConfig":{"ips":["10.88.0.9"]}`), 7, "not in the ranges"},
 		{ranged(`"prevResult":7`), 6, "prevResult"},
 		{ranged(`"prevResult":{"cniVersion":"9.9.9"}`), 7, "prevResult"},
+		{ranged(`"prevResult":{"interfaces":[{"name":"x"},null]}`), 7, "prevResult.interfaces[1]: null"},
+		{ranged(`"prevResult":{"ips":[null]}`), 7, "prevResult.ips[0]: null"},
+		{strings.Replace(ranged(`"prevResult":{"ips":[null]}`), "1.1.0", "0.4.0", 1), 7, "prevResult.ips[0]: null"},
+		{ranged(`"prevResult":{"routes":[null]}`), 7, "prevResult.routes[0]: null"},
 	} {
 		_, err := Parse([]byte(c.json), "")
 		if err != nil && strings.Contains(err.Error(), "raw") {

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -321,13 +323,28 @@ func (p *parser) routes() []*types.Route {
 			p.fault("ipam.routes[%d].dst: missing, give one such as \"0.0.0.0/0\"", i)
 		case r.GW != nil && (r.GW.To4() == nil) != (r.Dst.IP.To4() == nil):
 			p.fault("ipam.routes[%d].gw %s: not of the family of dst %s", i, r.GW, r.Dst.String())
-		case r.MTU < 0 || r.AdvMSS < 0 || r.Priority < 0:
-			p.fault("ipam.routes[%d]: mtu, advmss and priority cannot be negative", i)
-		default:
+		case p.routeNumbers(i, r):
 			out = append(out, &r)
 		}
 	}
 	return out
+}
+
+// routeNumbers says whether the numbers of a route fit into the kernel's fields.
+func (p *parser) routeNumbers(i int, r types.Route) bool {
+	before := len(p.faults)
+	for _, n := range []struct {
+		key        string
+		value, max int
+	}{
+		{"mtu", r.MTU, math.MaxUint32}, {"advmss", r.AdvMSS, math.MaxUint32}, {"priority", r.Priority, math.MaxUint32},
+		{"table", valueOf(r.Table), math.MaxUint32}, {"scope", valueOf(r.Scope), math.MaxUint8},
+	} {
+		if n.value < 0 || n.value > n.max {
+			p.fault("ipam.routes[%d].%s %d: want 0 to %d", i, n.key, n.value, n.max)
+		}
+	}
+	return len(p.faults) == before
 }
 
 // ParseResult converts the result of another plugin, or of an earlier ADD, to the newest form. A result
@@ -336,6 +353,12 @@ func ParseResult(what, cniVersion string, data []byte) (*types100.Result, error)
 	var generic map[string]any
 	if err := json.Unmarshal(data, &generic); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, what+": want an object", "")
+	}
+	for key, value := range generic { // the library follows each of them when it converts
+		list, _ := value.([]any)
+		if i := slices.Index(list, nil); i >= 0 {
+			return nil, fault(fmt.Sprintf("%s.%s[%d]: null", what, key, i))
+		}
 	}
 	conf := types.NetConf{CNIVersion: cniVersion, RawPrevResult: generic}
 	if err := version.ParsePrevResult(&conf); err != nil {
