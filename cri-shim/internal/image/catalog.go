@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -103,8 +104,8 @@ func normalize(ref string) (string, error) {
 	return named.String(), nil
 }
 
-// reload reads all records. An image that cannot be read, or whose layers are gone, is dropped with a warning,
-// so that the next pull makes it good. The caller holds mu.
+// reload reads all records. An image that is lost in part is dropped, so that the next pull makes it good. One that
+// cannot be read now, on a full disk say, is left out and stays on disk: containers may run on it. The caller holds mu.
 func (s *Store) reload(ctx context.Context) error {
 	records, err := s.images.List(ctx)
 	if err != nil {
@@ -112,19 +113,20 @@ func (s *Store) reload(ctx context.Context) error {
 	}
 	c := &catalog{byID: map[string]Image{}, byName: map[string]string{}}
 	s.held = map[string]Image{}
-	read := map[digest.Digest]Image{}
+	known := s.read
+	s.read = make(map[digest.Digest]Image, len(known))
 	for _, r := range records {
-		img, ok := read[r.Target.Digest]
+		img, ok := known[r.Target.Digest]
 		if !ok {
 			if img, err = s.readImage(ctx, r.Target); err != nil {
-				s.log.Error("an image is broken and is dropped", "image", r.Name, "err", err)
-				if err := s.images.Delete(ctx, r.Name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-					return fmt.Errorf("drop image %s: %w", r.Name, err)
+				if err := s.setAside(ctx, r.Name, err); err != nil {
+					return err
 				}
 				continue
 			}
-			read[r.Target.Digest] = img
+			known[r.Target.Digest] = img
 		}
+		s.read[r.Target.Digest] = img
 		if strings.HasPrefix(r.Name, heldPrefix) {
 			s.held[img.ID] = img
 			continue
@@ -132,6 +134,19 @@ func (s *Store) reload(ctx context.Context) error {
 		c.add(img, r.Name)
 	}
 	s.view.Store(c)
+	return nil
+}
+
+// setAside drops an image that fault says is lost.
+func (s *Store) setAside(ctx context.Context, name string, fault error) error {
+	if !errors.Is(fault, errdefs.ErrNotFound) && !errors.Is(fault, errdefs.ErrDataLoss) {
+		s.log.Error("an image cannot be read and is left out", "image", name, "err", fault)
+		return nil
+	}
+	s.log.Error("an image is broken and is dropped", "image", name, "err", fault)
+	if err := s.images.Delete(ctx, name); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return fmt.Errorf("drop image %s: %w", name, err)
+	}
 	return nil
 }
 
@@ -167,7 +182,7 @@ func (s *Store) readImage(ctx context.Context, target imagespec.Descriptor) (Ima
 		img.Size += l.Size
 	}
 	if err := json.Unmarshal(raw, &img.Config); err != nil {
-		return Image{}, fmt.Errorf("read configuration: %w", err)
+		return Image{}, fmt.Errorf("read configuration: %w: %w", err, errdefs.ErrDataLoss)
 	}
 	img.Layers, err = s.layerDirs(ctx, img.Config.RootFS.DiffIDs)
 	return img, err
@@ -196,8 +211,11 @@ func (s *Store) layerDirs(ctx context.Context, diffs []digest.Digest) ([]string,
 		return nil, fmt.Errorf("find layers: %d directories of %d layers", len(dirs), len(diffs))
 	}
 	for _, dir := range dirs {
-		if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
-			return nil, fmt.Errorf("layer %s is not there: %w", dir, errors.Join(err, errdefs.ErrDataLoss))
+		switch fi, err := os.Stat(dir); {
+		case errors.Is(err, fs.ErrNotExist) || err == nil && !fi.IsDir():
+			return nil, fmt.Errorf("layer %s is not there: %w", dir, errdefs.ErrDataLoss)
+		case err != nil:
+			return nil, fmt.Errorf("find layers: %w", err)
 		}
 	}
 	return dirs, nil
@@ -224,7 +242,7 @@ func dirsOf(mounts []mount.Mount) []string {
 // Remove forgets an image with all its names, in all repositories; absent is success. It is gone from the
 // lists when Remove returns; the disk follows, for layers in use when their last container is gone.
 func (s *Store) Remove(ctx context.Context, ref string) error {
-	ctx = scoped(ctx)
+	ctx = scoped(context.WithoutCancel(ctx)) // half a removal helps nobody
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	img, err := s.Image(ref)

@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/sys/unix"
 
 	"github.com/podwright/podwright/pkg/netutil/nettest"
 	"github.com/podwright/podwright/test/images"
@@ -408,6 +409,62 @@ func TestBrokenImageIsDroppedAndPulledAnew(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(f.s.Images()[0].Layers[0], "dir/0")); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestFullDiskLosesNoImage: what cannot be looked at now is not what is gone. A kubelet removes images when the disk is
+// full, and containers run on others.
+func TestFullDiskLosesNoImage(t *testing.T) {
+	f := newFixture(t, nil)
+	f.push("app:1", f.image("a", 2))
+	f.push("old:1", f.image("b", 2))
+	if err := f.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", f.dir, "tmpfs", 0, "nr_inodes=400"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(f.dir, unix.MNT_DETACH) })
+	f.open()
+	id := f.pull("example.test/app:1")
+	f.pull("example.test/old:1")
+	held, err := f.s.Acquire(id, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; err == nil; i++ { // no room for another directory
+		err = os.WriteFile(filepath.Join(f.dir, fmt.Sprintf("filler-%d", i)), nil, 0o600)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	look := func(when string) {
+		t.Helper()
+		if _, err := f.s.Image(id); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+		f.s.Collect()
+		time.Sleep(200 * time.Millisecond)
+		for _, dir := range held.Layers {
+			if _, err := os.Stat(dir); err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+	}
+	if err := f.s.Remove(t.Context(), "example.test/old:1"); err != nil {
+		t.Error(err)
+	}
+	look("after another was removed")
+	fillers, _ := filepath.Glob(filepath.Join(f.dir, "filler-*"))
+	for _, filler := range fillers {
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.reopen()
+	if _, err := f.s.Acquire(id, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	look("after a start")
 }
 
 func TestUsage(t *testing.T) {

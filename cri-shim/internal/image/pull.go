@@ -142,11 +142,14 @@ func (s *Store) record(ctx context.Context, name string, target imagespec.Descri
 	defer s.mu.Unlock()
 	img, err := s.readImage(ctx, target)
 	if err != nil {
-		return "", err
+		delete(s.read, target.Digest) // what is lost since is dropped, and the next pull makes it good
+		return "", errors.Join(err, s.reload(context.WithoutCancel(ctx)))
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
+	ctx = context.WithoutCancel(ctx) // from here on all of it or nothing
+	s.read[target.Digest] = img
 	for _, n := range []string{name, withDigest.String()} {
 		_, err := s.images.Create(ctx, images.Image{Name: n, Target: target})
 		if errors.Is(err, errdefs.ErrAlreadyExists) {

@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/log"
+	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
@@ -59,6 +60,7 @@ type Store struct {
 	mu    sync.Mutex                 // held over a change of the catalog, never by readers
 	holds map[string]map[pod.ID]bool // guarded by mu; image id → owners
 	held  map[string]Image           // guarded by mu; removed images that somebody holds
+	read  map[digest.Digest]Image    // guarded by mu; by target, without names: what was read once does not change
 	wake  chan struct{}              // one slot: collect
 	stop  context.CancelFunc
 	done  chan struct{}
@@ -96,7 +98,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, bolt: db, db: mdb, content: mdb.ContentStore(), layers: mdb.Snapshotter(snapshotter),
 		images: metadata.NewImageStore(mdb), leases: metadata.NewLeaseManager(mdb),
-		holds: map[string]map[pod.ID]bool{}, held: map[string]Image{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		holds: map[string]map[pod.ID]bool{}, held: map[string]Image{}, read: map[digest.Digest]Image{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	s.flights.byKey = map[string]*flight{}
 	if err := s.recover(scoped(ctx)); err != nil {
