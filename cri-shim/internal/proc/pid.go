@@ -21,7 +21,7 @@ type Stat struct {
 	Start   uint64 // clock ticks since boot, /proc/pid/stat field 22
 	Session int    // field 6
 	Parent  int    // field 4
-	Zombie  bool
+	Zombie  bool   // it has ended; one whose first thread has ended alone runs
 }
 
 // ReadStat reads /proc/pid/stat (proc_pid_stat(5)). A process that is not there is ErrGone.
@@ -40,11 +40,13 @@ func ReadStat(pid int) (Stat, error) {
 		return Stat{}, fmt.Errorf("process %d: /proc stat has %d fields", pid, len(fields))
 	}
 	var s Stat
-	s.Zombie = fields[0] == "Z" || fields[0] == "X"
-	var errs [3]error
+	var errs [4]error
+	threads, err := strconv.Atoi(fields[17])
+	s.Zombie = fields[0] == "X" || fields[0] == "Z" && threads <= 1
 	s.Parent, errs[0] = strconv.Atoi(fields[1])
 	s.Session, errs[1] = strconv.Atoi(fields[3])
 	s.Start, errs[2] = strconv.ParseUint(fields[19], 10, 64)
+	errs[3] = err
 	return s, errors.Join(errs[:]...)
 }
 
