@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -157,6 +158,9 @@ func (r Runtime) command(ctx context.Context, files IO, args ...string) error {
 	return r.await(ctx, pid, done, logR, args)
 }
 
+// logPatience is how long the log of a runtime that has failed may take to end.
+const logPatience = 2 * time.Second
+
 func (r Runtime) await(ctx context.Context, pid int, done <-chan proc.Status, log *os.File, args []string) error {
 	messages := make(chan []string, 1)
 	go func() { messages <- readLog(log) }()
@@ -175,6 +179,7 @@ func (r Runtime) await(ctx context.Context, pid int, done <-chan proc.Status, lo
 		<-messages
 		return nil
 	}
+	_ = log.SetReadDeadline(time.Now().Add(logPatience)) // a child that it left may hold the other end
 	return r.classify(args[0], status, <-messages)
 }
 

@@ -2,7 +2,11 @@ package runc
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -32,5 +36,23 @@ func TestClassify(t *testing.T) {
 		if c.want == nil && (errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, ErrStart)) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestRuntimeThatLeavesAChild: a wrapper's child has inherited the log, and holds up nobody.
+func TestRuntimeThatLeavesAChild(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "runtime")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho '{\"level\":\"error\",\"msg\":\"it broke\"}' >/proc/self/fd/3\nsleep 30 &\nexit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	reaper, err := proc.NewReaper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reaper.Close()
+	begin := time.Now()
+	err = Runtime{Binary: script, Root: t.TempDir(), Reaper: reaper}.Delete(t.Context(), "c")
+	if err == nil || !strings.Contains(err.Error(), "it broke") || time.Since(begin) > 15*time.Second {
+		t.Errorf("%v after %s", err, time.Since(begin))
 	}
 }
