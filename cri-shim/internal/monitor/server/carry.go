@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -12,8 +13,12 @@ import (
 // carry is the buffer between a container's output and its log. It is a shared mapping of a file on tmpfs,
 // so that what was read from a FIFO and not yet logged outlives a killed monitor. The first 8 bytes hold
 // the bounds of the unlogged bytes: start in the low half, end in the high half, changed in one store.
+//
+// A full file system must not stop a container, nor us: touching a page for which there is no room is a SIGBUS, and
+// reading into one EFAULT. The output then goes through memory of our own, and what is in there dies with us.
 type carry struct {
-	mem []byte
+	mem    []byte
+	mapped bool
 }
 
 const (
@@ -31,18 +36,44 @@ func openCarry(path string) (*carry, error) {
 	if err := f.Truncate(carrySize); err != nil {
 		return nil, fmt.Errorf("open carry: %w", err)
 	}
+	var head [8]byte
+	if _, err := f.ReadAt(head[:], 0); err != nil {
+		return nil, fmt.Errorf("open carry: %w", err)
+	}
+	_, err = f.WriteAt(head[:], 0) // makes room for the first page
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return &carry{mem: make([]byte, carrySize)}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open carry: %w", err)
+	}
 	mem, err := unix.Mmap(int(f.Fd()), 0, carrySize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map carry: %w", err)
 	}
-	c := &carry{mem}
+	c := &carry{mem, true}
 	if start, end := c.bounds(); start > end || end > len(c.data()) {
 		c.setBounds(0, 0)
 	}
 	return c, nil
 }
 
-func (c *carry) close() error { return unix.Munmap(c.mem) }
+func (c *carry) close() error {
+	if !c.mapped {
+		return nil
+	}
+	return unix.Munmap(c.mem)
+}
+
+// leaveFile goes on in memory of our own. The next monitor finds nothing in the file.
+func (c *carry) leaveFile() error {
+	own := &carry{mem: make([]byte, carrySize)}
+	own.setBounds(0, copy(own.data(), c.unlogged()))
+	c.setBounds(0, 0)
+	err := c.close()
+	*c = *own
+	return err
+}
 
 func (c *carry) head() *uint64 { return (*uint64)(unsafe.Pointer(&c.mem[0])) } // page aligned
 func (c *carry) data() []byte  { return c.mem[carryHead:] }

@@ -136,6 +136,10 @@ func (s *stdio) pump(r record, stream crilog.Stream, f *os.File) error {
 		for {
 			room := c.room()
 			n, err := f.Read(room)
+			if errors.Is(err, unix.EFAULT) && c.mapped {
+				_ = c.leaveFile()
+				continue
+			}
 			c.took(n)
 			c.logged(s.log.Write(stream, c.unlogged(), err != nil))
 			s.audience.tell(stream, room[:max(n, 0)])
