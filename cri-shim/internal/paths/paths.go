@@ -80,6 +80,9 @@ func (l Layout) Monitor() string { return filepath.Join(l.State, "monitor") }
 // MonitorSocket is where cri-monitor listens.
 func (l Layout) MonitorSocket() string { return filepath.Join(l.Monitor(), "monitor.sock") }
 
+// MonitorLock is held by the one cri-monitor that serves.
+func (l Layout) MonitorLock() string { return filepath.Join(l.Monitor(), "lock") }
+
 // SessionSocket is where cri-monitor hands out streams.
 func (l Layout) SessionSocket() string { return filepath.Join(l.Monitor(), "streams.sock") }
 

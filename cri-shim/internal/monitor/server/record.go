@@ -68,7 +68,12 @@ func newArchive(dir string) (archive, error) {
 			return a, fmt.Errorf("make the monitor's directory: %w", err)
 		}
 	}
-	return a, errors.Join(durable.RemoveLeftovers(a.sub("containers")), durable.RemoveLeftovers(a.sub("exits")))
+	return a, nil
+}
+
+// sweep removes what a killed monitor was writing. Only who has the lock may call it.
+func (a archive) sweep() error {
+	return errors.Join(durable.RemoveLeftovers(a.sub("containers")), durable.RemoveLeftovers(a.sub("exits")))
 }
 
 func (a archive) sub(name string) string { return filepath.Join(a.dir, name) }

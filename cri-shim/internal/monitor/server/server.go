@@ -63,11 +63,14 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	lock, err := acquire(ctx, files.sub("lock"), cfg.Wait)
+	lock, err := acquire(ctx, cfg.Layout.MonitorLock(), cfg.Wait)
 	if err != nil || lock == nil {
 		return err
 	}
 	defer lock.Release()
+	if err := files.sweep(); err != nil {
+		return err
+	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, files: files, containers: map[string]*container{},
 		watchers: map[chan struct{}]bool{}, idleSince: time.Now(),

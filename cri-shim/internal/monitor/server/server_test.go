@@ -3,9 +3,12 @@ package server
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/podwright/podwright/cri-shim/internal/paths"
 	"github.com/podwright/podwright/pkg/durable"
 )
 
@@ -38,6 +41,31 @@ func TestStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSecondMonitorTouchesNothing: what looks left over may be what the first one is about to write.
+func TestSecondMonitorTouchesNothing(t *testing.T) {
+	layout := paths.Layout{State: t.TempDir()}
+	files, err := newArchive(layout.Monitor())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := durable.TryAcquire(files.sub("lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = first.Release() }()
+	writing := files.exitFile("c.durable-tmp-1")
+	if err := os.WriteFile(writing, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Layout: layout, Runtimes: map[string]string{"": "/bin/false"}, Logger: slog.New(slog.DiscardHandler)}
+	if err := Run(t.Context(), cfg); !errors.Is(err, durable.ErrLocked) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(writing); err != nil {
 		t.Error(err)
 	}
 }
