@@ -48,6 +48,7 @@ type Log struct {
 
 	mu      sync.Mutex
 	f       *os.File // guarded by mu; nil: discard
+	closed  bool     // guarded by mu; it is not opened again
 	buf     []byte   // guarded by mu; reused
 	dropped int      // guarded by mu; lines the disk refused
 }
@@ -59,10 +60,17 @@ func New(p Place, now func() time.Time) *Log { return &Log{place: p, now: now} }
 // is not a regular file in directories that are no links.
 func (l *Log) Open() error { return l.open(true) }
 
-// Reopen opens the file anew, after it was renamed. A line is in the old file or in the new one.
+// Reopen opens the file anew, after it was renamed. A line is in the old file or in the new one. After Close it is
+// fs.ErrClosed, and makes no file.
 func (l *Log) Reopen() error { return l.open(false) }
 
 func (l *Log) open(makeDirs bool) error {
+	l.mu.Lock()
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		return fmt.Errorf("open log %s: %w", filepath.Join(l.place.Dir, l.place.Name), fs.ErrClosed)
+	}
 	if l.place.Name == "" {
 		return nil
 	}
@@ -72,7 +80,11 @@ func (l *Log) open(makeDirs bool) error {
 	}
 	l.mu.Lock()
 	old := l.f
-	l.f = f
+	if l.closed { // meanwhile
+		old = f
+	} else {
+		l.f = f
+	}
 	l.mu.Unlock()
 	if old != nil {
 		return old.Close()
@@ -138,6 +150,7 @@ func openDir(p Place, makeDirs bool) (int, error) {
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	if l.f == nil {
 		return nil
 	}

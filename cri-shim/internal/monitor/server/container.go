@@ -317,9 +317,14 @@ func (c *container) remove(ctx context.Context, rt runc.Runtime) error {
 
 func (c *container) reopenLog() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.io == nil {
+	io := c.io
+	c.mu.Unlock() // a disk may hang
+	if io == nil {
 		return fmt.Errorf("container %s is not running: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
 	}
-	return c.io.log.Reopen()
+	err := io.log.Reopen()
+	if errors.Is(err, fs.ErrClosed) {
+		err = fmt.Errorf("container %s has just ended: %w: %w", c.rec.ID, err, errdefs.ErrFailedPrecondition)
+	}
+	return err
 }
