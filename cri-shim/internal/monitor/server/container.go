@@ -130,15 +130,27 @@ func (c *container) watchMemory() {
 	}
 }
 
-// finish takes the end of the first process: it ends the rest, logs what is left to log, and tells.
+// finish takes the end of the first process. It is on disk at once: what follows may take long, and we may be killed.
 func (c *container) finish(st proc.Status, lost bool) {
-	e := ending{Code: st.Code, Signal: st.Signal, Lost: lost, FinishedAt: time.Now()}
+	e := ending{Code: st.Code, Signal: st.Signal, Lost: lost, Open: true, FinishedAt: time.Now()}
 	if lost {
 		e.Code = 255
 	}
 	if cg, err := c.s.cgroups.cgroupOf(c.rec.Bundle); err == nil {
 		kills, _ := cg.oomKills()
 		e.OOMKilled = c.s.oom.forget(cg, st.Signal == int32(unix.SIGKILL)) || kills > 0
+	}
+	if err := write(c.s.files.exitFile(c.rec.ID), e); err != nil {
+		c.s.log.Error("record the end of a container", "container", c.rec.ID, "err", err)
+	}
+	// Crash from here on: the next monitor closes it.
+	c.close(e)
+}
+
+// close ends what a container has left, logs what is left to log, and tells of its end.
+func (c *container) close(e ending) {
+	e.Open = false
+	if cg, err := c.s.cgroups.cgroupOf(c.rec.Bundle); err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		if err := cg.kill(ctx); err != nil {
 			c.s.log.Warn("end what a container left", "container", c.rec.ID, "err", err)
@@ -165,10 +177,19 @@ func (c *container) finish(st proc.Status, lost bool) {
 }
 
 // adopt takes over a container of a monitor before us.
-func (c *container) adopt(ctx context.Context, rt runc.Runtime) error {
+func (c *container) adopt(ctx context.Context, rt runc.Runtime) (err error) {
 	defer close(c.begun)
+	defer func() {
+		if err != nil && c.fault == nil {
+			c.fault = err // nobody follows it: it can be killed and removed, and no more
+		}
+	}()
 	var e ending
 	switch err := read(c.s.files.exitFile(c.rec.ID), &e); {
+	case err == nil && e.Open:
+		c.followQuietly()
+		c.s.work.Go(func() { c.close(e) })
+		return nil
 	case err == nil:
 		c.end = &e
 		close(c.ended)

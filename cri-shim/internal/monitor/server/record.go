@@ -53,6 +53,7 @@ type ending struct {
 	Signal     int32     `json:"signal,omitempty"`
 	OOMKilled  bool      `json:"oomKilled,omitempty"`
 	Lost       bool      `json:"lost,omitempty"`
+	Open       bool      `json:"open,omitempty"` // what the container left may still run, and its last output not be logged
 	FinishedAt time.Time `json:"finishedAt"`
 }
 
