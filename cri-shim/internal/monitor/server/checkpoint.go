@@ -67,7 +67,7 @@ func (s *Server) thaw(ctx context.Context, frozen []*container) error {
 	var wg sync.WaitGroup
 	for i, c := range frozen {
 		wg.Go(func() {
-			rt, err := s.runtime(c.rec.Handler)
+			rt, err := s.runtimeOf(c.rec)
 			if err == nil {
 				err = c.thaw(ctx, rt)
 			}

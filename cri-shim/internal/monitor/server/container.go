@@ -263,6 +263,13 @@ func (c *container) followQuietly() {
 	}
 }
 
+// failed says whether its start, or its adoption, has failed.
+func (c *container) failed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fault != nil
+}
+
 // running waits for a start in flight and says what came of it.
 func (c *container) running(ctx context.Context) error {
 	select {

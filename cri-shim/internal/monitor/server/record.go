@@ -21,7 +21,8 @@ type record struct {
 	SandboxID string `json:"sandboxID"`
 	Bundle    string `json:"bundle"`
 	Handler   string `json:"handler,omitempty"`
-	LogDir    string `json:"logDir,omitempty"` // LogPath is below it; "": of a cri-shim that did not say
+	Runtime   string `json:"runtime,omitempty"` // what the handler meant when it was started
+	LogDir    string `json:"logDir,omitempty"`  // LogPath is below it; "": of a cri-shim that did not say
 	LogPath   string `json:"logPath,omitempty"`
 	TTY       bool   `json:"tty,omitempty"`
 	Stdin     bool   `json:"stdin,omitempty"`

@@ -67,7 +67,7 @@ func (s *Server) Start(ctx context.Context, r *api.StartRequest) (*api.Process, 
 		return nil, err
 	}
 	c, ours := s.begin(record{
-		ID: r.Id, SandboxID: r.SandboxId, Bundle: r.Bundle, Handler: r.Handler, LogDir: r.LogDirectory, LogPath: r.LogPath,
+		ID: r.Id, SandboxID: r.SandboxId, Bundle: r.Bundle, Handler: r.Handler, Runtime: rt.Binary, LogDir: r.LogDirectory, LogPath: r.LogPath,
 		TTY: r.Tty, Stdin: r.Stdin, StdinOnce: r.StdinOnce, Restore: r.Restore,
 	})
 	if !ours {
@@ -150,13 +150,13 @@ func (s *Server) ReopenLog(ctx context.Context, r *api.IDRequest) (*api.Empty, e
 	return &api.Empty{}, err
 }
 
-// List implements the protocol. Starts in flight are not in it.
+// List implements the protocol. Starts in flight, and those that failed, are not in it.
 func (s *Server) List(context.Context, *api.Empty) (*api.ListResponse, error) {
 	resp := &api.ListResponse{}
 	for _, c := range s.all() {
 		select {
 		case <-c.begun:
-			if p := c.process(); p.Pid != 0 {
+			if p := c.process(); p.Pid != 0 && !c.failed() {
 				resp.Processes = append(resp.Processes, p)
 			}
 		default:

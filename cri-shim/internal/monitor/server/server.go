@@ -122,11 +122,8 @@ func (s *Server) adopt(ctx context.Context) {
 		c := newContainer(s, r)
 		s.containers[r.ID] = c
 		wg.Go(func() {
-			rt, err := s.runtime(r.Handler)
-			if err == nil {
-				err = c.adopt(ctx, rt)
-			}
-			if err != nil {
+			rt, err := s.runtimeOf(r)
+			if err := errors.Join(err, c.adopt(ctx, rt)); err != nil {
 				s.log.Error("adopt container", "container", r.ID, "err", err)
 			}
 		})
@@ -257,7 +254,20 @@ func (s *Server) runtime(handler string) (runc.Runtime, error) {
 	if !ok {
 		return runc.Runtime{}, fmt.Errorf("runtime handler %q is not known: %w", handler, errdefs.ErrInvalidArgument)
 	}
-	return runc.Runtime{Binary: binary, Root: s.cfg.Layout.RuncRoot(), SystemdCgroup: s.cfg.SystemdCgroup, Reaper: s.reaper}, nil
+	return s.runtimeAt(binary), nil
+}
+
+func (s *Server) runtimeAt(binary string) runc.Runtime {
+	return runc.Runtime{Binary: binary, Root: s.cfg.Layout.RuncRoot(), SystemdCgroup: s.cfg.SystemdCgroup, Reaper: s.reaper}
+}
+
+// runtimeOf is the OCI runtime of a container. One whose handler is configured no more has the runtime it was started by.
+func (s *Server) runtimeOf(r record) (runc.Runtime, error) {
+	rt, err := s.runtime(r.Handler)
+	if err != nil && r.Runtime != "" {
+		return s.runtimeAt(r.Runtime), nil
+	}
+	return rt, err
 }
 
 // find returns a container whose start has come about.
@@ -273,7 +283,7 @@ func (s *Server) find(ctx context.Context, id string) (*container, runc.Runtime,
 	case <-ctx.Done():
 		return nil, runc.Runtime{}, ctx.Err()
 	}
-	rt, err := s.runtime(c.rec.Handler)
+	rt, err := s.runtimeOf(c.rec)
 	return c, rt, err
 }
 
