@@ -141,8 +141,8 @@ func (s *runtimeService) ExecSync(ctx context.Context, r *runtime.ExecSyncReques
 	return resp, nil
 }
 
-// fit cuts output that would make the answer too large for its receiver, as the much larger cut at
-// its source does: without a word. Errors are the last to go.
+// fit cuts output that would make the answer too large for its receiver, without a word, as its source does. Errors are
+// the last to go.
 func fit(stdout, stderr []byte) ([]byte, []byte) {
 	const most = maxMessage - 4<<10
 	stderr = stderr[:min(len(stderr), most)]

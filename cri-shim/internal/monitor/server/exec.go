@@ -20,8 +20,14 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/runc"
 )
 
-// maxOutput is how much of each output of a command is kept; the rest is read and dropped.
-const maxOutput = 16 << 20
+// maxOutput is how much of the outputs of a command is kept; the rest is read and dropped. All of it must fit into one
+// answer: ttrpc takes 4 MiB, and gives up the connection, with everybody's calls, for one that is larger.
+const maxOutput = 4<<20 - 64<<10
+
+// fit cuts outputs so that they fit together. Errors are the last to go.
+func fit(stdout, stderr []byte) ([]byte, []byte) {
+	return stdout[:min(len(stdout), maxOutput-len(stderr))], stderr
+}
 
 // output collects one output of a command.
 type output struct {
@@ -114,10 +120,11 @@ func (c *container) exec(ctx context.Context, rt runc.Runtime, cmd []string, tim
 	go out.collect() // ended and waited for by finish
 	go errOut.collect()
 	status, err := c.execute(ctx, rt, spec, runc.IO{Stdout: outW, Stderr: errW})
-	return out.finish(), errOut.finish(), status.Code, err
+	stdout, stderr = fit(out.finish(), errOut.finish())
+	return stdout, stderr, status.Code, err
 }
 
-// execute starts the process and waits for its end; when ctx ends first, it ends what was started.
+// execute starts the process and waits for its end; when ctx ends first, it ends what was started, once it was.
 func (c *container) execute(ctx context.Context, rt runc.Runtime, spec string, io runc.IO) (proc.Status, error) {
 	pid, exited, err := c.launch(ctx, rt, spec, io)
 	if err != nil {
