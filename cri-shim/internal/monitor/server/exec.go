@@ -133,8 +133,18 @@ func (c *container) execute(ctx context.Context, rt runc.Runtime, spec string, i
 	return c.await(ctx, pid, exited)
 }
 
+// launchLimit is how long the OCI runtime may take to start a command. A caller that leaves, or whose time is over,
+// does not cut it off: killed in the middle, it could leave a process that nobody knows.
+const launchLimit = time.Minute
+
 // launch starts the process of a command and closes our copies of its streams.
 func (c *container) launch(ctx context.Context, rt runc.Runtime, spec string, io runc.IO) (int, <-chan proc.Status, error) {
+	if err := ctx.Err(); err != nil {
+		closeIO(io)
+		return 0, nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchLimit)
+	defer cancel()
 	settle := c.s.reaper.Expecting()
 	defer settle()
 	pid, err := rt.Exec(ctx, c.rec.ID, spec, io)

@@ -12,14 +12,9 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/runc"
 )
 
-const (
-	// launchLimit is how long the OCI runtime may take. A client that leaves does not cut it off: killed in
-	// the middle, it could leave a process that nobody knows.
-	launchLimit = time.Minute
-	// hangupGrace is how long a command may take to end by itself when its client has left: its input is at
-	// its end, its terminal hung up, its output refused.
-	hangupGrace = time.Second
-)
+// hangupGrace is how long a command may take to end by itself when its client has left: its input is at its end, its
+// terminal hung up, its output refused.
+const hangupGrace = time.Second
 
 // execSession runs a command on the client's streams until it ends, or the client leaves: then it is killed, and
 // what it started with it.
@@ -41,8 +36,6 @@ func (s *Server) execSession(ctx context.Context, r *api.ExecSession, conn *wire
 	}
 	defer removeSpec(spec)
 	start := func(io runc.IO) (int, <-chan proc.Status, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchLimit)
-		defer cancel()
 		return c.launch(ctx, rt, spec, io)
 	}
 	var pid int
