@@ -114,6 +114,9 @@ func (c *Client) watch(ctx context.Context, f func(pod.ID, pod.Exit)) error {
 	}
 	for {
 		p, err := stream.Recv()
+		if ctx.Err() != nil {
+			return ctx.Err() // others go on using the connection
+		}
 		if err != nil {
 			c.lost(conn)
 			return errors.Join(err, conn.rpc.Close())
