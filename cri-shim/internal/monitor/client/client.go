@@ -142,12 +142,25 @@ func (c *Client) launch(ctx context.Context) error {
 		}
 		select {
 		case err := <-ended:
-			return fmt.Errorf("it ended: %w (see %s)", err, filepath.Join(dir, "monitor.log"))
+			if !c.another() {
+				return fmt.Errorf("it ended: %w (see %s)", err, filepath.Join(dir, "monitor.log"))
+			}
+			ended = nil // that one will answer
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+}
+
+// another says whether a monitor is there, which may be taking over containers, and answers only then.
+func (c *Client) another() bool {
+	lock, err := durable.TryAcquire(c.opt.Layout.MonitorLock())
+	if err != nil {
+		return errors.Is(err, durable.ErrLocked)
+	}
+	_ = lock.Release()
+	return false
 }
 
 func (c *Client) answers(ctx context.Context) bool {
