@@ -66,3 +66,35 @@ func TestHeadlessProcess(t *testing.T) {
 	}
 	_ = cmd.Wait() // says that it was killed
 }
+
+// TestPidUsedAnew: the end of an orphan is for who was waiting for one when it ended, not for the next one with its pid.
+func TestPidUsedAnew(t *testing.T) {
+	r := &Reaper{waiting: map[int]chan Status{}, early: map[int]early{}, births: map[uint64]bool{}}
+	long := r.Expecting()
+	defer long.Done()
+	r.end(77, Status{Code: 3}) // somebody's orphan
+	late := r.Expecting()
+	defer late.Done()
+	select {
+	case st := <-late.Adopt(77):
+		t.Errorf("a running process ended with %+v", st)
+	default:
+	}
+	r.end(77, Status{Code: 4})
+	quick := r.Expecting()
+	r.end(78, Status{Code: 5}) // before its pid is known
+	select {
+	case st := <-quick.Adopt(78):
+		if st.Code != 5 {
+			t.Errorf("got %+v", st)
+		}
+	default:
+		t.Error("an end was missed")
+	}
+	quick.Done()
+	long.Done()
+	late.Done()
+	if len(r.early) != 0 {
+		t.Errorf("kept: %v", r.early)
+	}
+}

@@ -7,6 +7,7 @@ package proc
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"sync"
@@ -32,8 +33,9 @@ func statusOf(ws syscall.WaitStatus) Status {
 type Reaper struct {
 	mu      sync.Mutex
 	waiting map[int]chan Status // guarded by mu
-	early   map[int]Status      // guarded by mu; ends of children that nobody waits for yet
-	births  int                 // guarded by mu; starts whose orphan is not adopted yet
+	early   map[int]early       // guarded by mu; ends of children that nobody waits for yet
+	births  map[uint64]bool     // guarded by mu; those that are not over
+	last    uint64              // guarded by mu; number of the last birth
 	done    chan struct{}
 	sigs    chan os.Signal
 }
@@ -43,7 +45,7 @@ func NewReaper() (*Reaper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("become a child subreaper: %w", err)
 	}
-	r := &Reaper{waiting: map[int]chan Status{}, early: map[int]Status{}, done: make(chan struct{}), sigs: make(chan os.Signal, 1)}
+	r := &Reaper{waiting: map[int]chan Status{}, early: map[int]early{}, births: map[uint64]bool{}, done: make(chan struct{}), sigs: make(chan os.Signal, 1)}
 	signal.Notify(r.sigs, unix.SIGCHLD)
 	go r.run()
 	return r, nil
@@ -73,38 +75,55 @@ func (r *Reaper) reap() {
 		if err != nil || pid <= 0 {
 			return
 		}
-		r.mu.Lock()
-		if ch, ok := r.waiting[pid]; ok {
-			ch <- statusOf(ws) // one slot, one end
-			delete(r.waiting, pid)
-		} else {
-			r.keepEarly(pid, statusOf(ws))
-		}
-		r.mu.Unlock()
+		r.end(pid, statusOf(ws))
 	}
 }
 
-// keepEarly remembers the end of an orphan while somebody may still adopt it: a container can end before
-// the runtime's pid file is read. Otherwise it is forgotten, so that a pid used anew meets no old status.
-func (r *Reaper) keepEarly(pid int, s Status) {
-	if r.births > 0 {
-		r.early[pid] = s
-	}
-}
-
-// Expecting announces that a child is about to leave an orphan to Adopt, until the returned function is
-// called.
-func (r *Reaper) Expecting() func() {
+// end hands on an end. That of an orphan is remembered while somebody may still adopt it: a container can end before
+// the runtime's pid file is read.
+func (r *Reaper) end(pid int, s Status) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.births++
-	return sync.OnceFunc(func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.births--; r.births == 0 {
-			clear(r.early)
-		}
-	})
+	if ch, ok := r.waiting[pid]; ok {
+		ch <- s // one slot, one end
+		delete(r.waiting, pid)
+	} else if len(r.births) > 0 {
+		r.early[pid] = early{s, r.last}
+	}
+}
+
+// early is an end that nobody waits for yet.
+type early struct {
+	status Status
+	births uint64 // how many were announced before it
+}
+
+// Birth is the time in which a child of ours leaves an orphan to Adopt.
+type Birth struct {
+	r *Reaper
+	n uint64
+}
+
+// Expecting announces a birth, until Done.
+func (r *Reaper) Expecting() *Birth {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last++
+	r.births[r.last] = true
+	return &Birth{r, r.last}
+}
+
+// Done forgets the ends that nobody can adopt any more. It may be repeated.
+func (b *Birth) Done() {
+	r := b.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.births, b.n)
+	oldest := r.last + 1
+	for n := range r.births {
+		oldest = min(oldest, n)
+	}
+	maps.DeleteFunc(r.early, func(_ int, e early) bool { return e.births < oldest })
 }
 
 // Start forks and executes argv with exactly the given files as 0, 1, 2 … and returns the pid and a channel
@@ -119,15 +138,16 @@ func (r *Reaper) Start(argv []string, attr *syscall.ProcAttr) (int, <-chan Statu
 	return pid, r.expect(pid), nil
 }
 
-// Adopt waits for a child that somebody else started for us and that became ours as an orphan. Call it
-// between Expecting and its end.
-func (r *Reaper) Adopt(pid int) <-chan Status {
+// Adopt waits for a child that somebody else started for us and that became ours as an orphan. An end from before the
+// birth was of another process with its pid.
+func (b *Birth) Adopt(pid int) <-chan Status {
+	r := b.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s, ok := r.early[pid]; ok {
+	if e, ok := r.early[pid]; ok && e.births >= b.n {
 		delete(r.early, pid)
 		ch := make(chan Status, 1)
-		ch <- s
+		ch <- e.status
 		return ch
 	}
 	return r.expect(pid)

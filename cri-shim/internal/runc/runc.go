@@ -66,7 +66,7 @@ func (r Runtime) Exec(ctx context.Context, id, spec string, io IO) (int, error) 
 	return r.detached(ctx, append(args, id), pidFile, io)
 }
 
-// detached runs a command that leaves its process to us as an orphan. Call it between Expecting and its end.
+// detached runs a command that leaves its process to us as an orphan. Call it during a proc.Birth.
 func (r Runtime) detached(ctx context.Context, args []string, pidFile string, io IO) (int, error) {
 	_ = os.Remove(pidFile)
 	if err := r.command(ctx, io, args...); err != nil {

@@ -57,15 +57,15 @@ func (c *container) start(ctx context.Context, rt runc.Runtime) (err error) {
 	if err := io.log.Open(); err != nil {
 		return err
 	}
-	settle := c.s.reaper.Expecting()
-	defer settle()
+	birth := c.s.reaper.Expecting()
+	defer birth.Done()
 	pid, err := c.run(ctx, rt, io)
 	if err != nil {
 		io.finish()
 		return err
 	}
 	c.watchMemory()
-	exited := c.s.reaper.Adopt(pid)
+	exited := birth.Adopt(pid)
 	st, err := proc.ReadStat(pid)
 	if err != nil && !errors.Is(err, proc.ErrGone) {
 		return err

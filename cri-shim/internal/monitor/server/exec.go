@@ -145,8 +145,8 @@ func (c *container) launch(ctx context.Context, rt runc.Runtime, spec string, io
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchLimit)
 	defer cancel()
-	settle := c.s.reaper.Expecting()
-	defer settle()
+	birth := c.s.reaper.Expecting()
+	defer birth.Done()
 	pid, err := rt.Exec(ctx, c.rec.ID, spec, io)
 	closeIO(io)
 	if err != nil {
@@ -155,7 +155,7 @@ func (c *container) launch(ctx context.Context, rt runc.Runtime, spec string, io
 	if err := noteStart(spec, pid); err != nil {
 		c.s.log.Warn("note the start of a command", "container", c.rec.ID, "pid", pid, "err", err)
 	}
-	return pid, c.s.reaper.Adopt(pid), nil
+	return pid, birth.Adopt(pid), nil
 }
 
 // await waits for the end of a command; when ctx ends first, it ends the command and all it started.
