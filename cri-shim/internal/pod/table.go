@@ -126,13 +126,14 @@ func (t *table) changeContainer(id ID, f func(*Container)) (Container, error) {
 	if now.State != was.State && !CanMove(was.State, now.State) {
 		return was, fmt.Errorf("container %s: from %s to %s: %w", id, was.State, now.State, errdefs.ErrFailedPrecondition)
 	}
-	err = t.addContainer(now)
-	if err != nil && now.State != Exited {
-		return was, err
+	if err = t.addContainer(now); err != nil {
+		if now.State != Exited {
+			return was, err
+		}
+		// An end is a fact of the outside: it is shown even when it cannot be written here. The
+		// runtime keeps it until Delete, so that recovery learns it again.
+		t.publish(func(v *view) { v.containers[id] = now })
 	}
-	// An end is a fact of the outside: it is shown even when it cannot be written here. The
-	// runtime keeps it until Delete, so that recovery learns it again.
-	t.publish(func(v *view) { v.containers[id] = now })
 	t.tellContainer(was, now)
 	if now.State == Exited {
 		t.wake(id)
