@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -84,7 +85,7 @@ func (t *table) tell(id ID, s Sandbox, kinds ...EventKind) {
 	if len(kinds) == 0 || t.events.idle() {
 		return
 	}
-	containers := t.containersOf(s.ID)
+	containers := slices.DeleteFunc(t.containersOf(s.ID), func(c Container) bool { return !c.visible() })
 	for _, kind := range kinds {
 		t.events.tell(Event{Kind: kind, ID: id, At: t.events.now(), Sandbox: s, Containers: containers})
 	}

@@ -122,6 +122,34 @@ func TestEventsOfForcedRemoval(t *testing.T) {
 	w.set(func() { delete(w.fail, "prepare") })
 }
 
+// TestEventsShowNothingHalfMade: what no list shows, no event does.
+func TestEventsShowNothingHalfMade(t *testing.T) {
+	w := newWorld()
+	m, s, c := running(t, w)
+	events, _, cancel := m.Subscribe()
+	defer cancel()
+	gate := make(chan struct{})
+	w.set(func() { w.block["prepare"] = gate })
+	made := make(chan error, 1)
+	go func() {
+		_, err := m.CreateContainer(t.Context(), string(s), containerConfig("d"))
+		made <- err
+	}()
+	for len(m.table.view.Load().containers) == 1 {
+		time.Sleep(time.Millisecond)
+	}
+	w.end(c, Exit{})
+	for _, e := range told(events) {
+		if len(e.Containers) != 1 {
+			t.Errorf("%s shows %+v", e.Kind, e.Containers)
+		}
+	}
+	close(gate)
+	if err := <-made; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDeafSubscriber: it is cut off, nobody waits for it, and others lose nothing.
 func TestDeafSubscriber(t *testing.T) {
 	f := newFeed(time.Now)
