@@ -154,11 +154,25 @@ func (m *Manager) restorePod(ctx context.Context, op *operation, dir string, cfg
 		return "", err
 	}
 	for _, c := range containers {
-		if _, err := m.createContainer(ctx, op, id, c, dir); err != nil {
+		if err := m.restoreContainer(ctx, id, c, dir); err != nil {
 			return "", fmt.Errorf("container %q: %w", c.Name, err)
 		}
 	}
 	return id, nil
+}
+
+// restoreContainer is an operation of its own, for which a removal of the sandbox waits. It ends with ctx.
+func (m *Manager) restoreContainer(ctx context.Context, sandbox ID, cfg ContainerConfig, dir string) error {
+	limit := createLimit
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = time.Until(deadline)
+	}
+	key := createKey(sandbox, fmt.Sprintf("%s/%d", cfg.Name, cfg.Attempt))
+	op := m.ops.begin(key, limit, func(ctx context.Context, op *operation) (ID, error) {
+		return m.createContainer(ctx, op, sandbox, cfg, dir)
+	})
+	_, err := op.wait(context.WithoutCancel(ctx))
+	return err
 }
 
 // restored are the containers of a sandbox that RestorePod made, when they are all that it has and none was started.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -142,6 +143,33 @@ func TestRestorePod(t *testing.T) {
 	if _, _, err := m.RestorePod(t.Context(), "/d", cfg, containers); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("restored over a pod that runs: %v", err)
 	}
+}
+
+// TestRemovalDuringRestore: a removal waits for what is being made in the sandbox, so that it finds all of it.
+func TestRemovalDuringRestore(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	gate := make(chan struct{})
+	w.set(func() { w.block["prepare"] = gate })
+	restored := make(chan error, 1)
+	go func() {
+		_, _, err := m.RestorePod(t.Context(), "/d", sandboxConfig("r", ModeContainer), []ContainerConfig{containerConfig("c")})
+		restored <- err
+	}()
+	for len(m.table.view.Load().containers) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	removed := make(chan error, 1)
+	go func() { removed <- m.RemoveSandbox(t.Context(), string(m.Sandboxes()[0].ID)) }()
+	time.Sleep(50 * time.Millisecond)
+	close(gate)
+	if err := <-restored; err == nil {
+		t.Error("restored into a sandbox that is gone")
+	}
+	if err := <-removed; err != nil {
+		t.Error(err)
+	}
+	w.mustBeEmpty(t)
 }
 
 // TestFailedRestoreLeavesNothing fails each effect of a restore in turn, once.
