@@ -139,7 +139,11 @@ func (m *Manager) startContainer(ctx context.Context, op *operation, id ID) erro
 	}
 	// Crash from here on: recovery asks the runtime whether the process runs.
 	op.at("asking the plugins")
-	if err := m.ask(ctx, ContainerStarts, s, c); err != nil {
+	err = m.ask(ctx, ContainerStarts, s, c)
+	if err == nil {
+		_, err = m.targetPID(c.Config.Namespaces, s.ID) // again: its pid may be another process's by now
+	}
+	if err != nil {
 		err = fmt.Errorf("start container %s: %w", id, err)
 		return errors.Join(err, m.failedStart(ctx, id, err))
 	}

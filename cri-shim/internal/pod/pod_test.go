@@ -392,6 +392,25 @@ func TestNothingStartsInAStoppedSandbox(t *testing.T) {
 	}
 }
 
+// TestTargetThatHasEnded: its pid may be another process's by then, whose PID namespace must not be joined.
+func TestTargetThatHasEnded(t *testing.T) {
+	w := newWorld()
+	m, s, target := running(t, w)
+	cfg := containerConfig("debug")
+	cfg.Namespaces.PID, cfg.Namespaces.Target = ModeTarget, target
+	id, err := m.CreateContainer(t.Context(), string(s), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.end(target, Exit{})
+	if err := m.StartContainer(t.Context(), string(id)); !errors.Is(err, errdefs.ErrFailedPrecondition) || !strings.Contains(err.Error(), string(target)) {
+		t.Errorf("got %v", err)
+	}
+	if c, err := m.Container(string(id)); err != nil || c.State != Exited || c.Reason != "StartError" || w.procs[id] != nil {
+		t.Errorf("it is %s, %s, %v", c.State, c.Reason, err)
+	}
+}
+
 func TestMissingImageLeavesNothing(t *testing.T) {
 	w := newWorld()
 	m := w.start(t)
