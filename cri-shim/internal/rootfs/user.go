@@ -34,11 +34,15 @@ func openRoot(path string) (*root, error) {
 
 func (r *root) close() { _ = r.dir.Close() }
 
-// open opens a path as a process inside would, and cannot be led out by links (openat2(2)).
+// open opens a path as a process inside would, and cannot be led out by links (openat2(2)). Where ".." is on the way, the
+// kernel asks to try again after each rename and mount on the host.
 func (r *root) open(path string, flags int) (*os.File, error) {
-	fd, err := unix.Openat2(int(r.dir.Fd()), path, &unix.OpenHow{
-		Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	const most = 10000
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(int(r.dir.Fd()), path, &how)
+	for i := 0; i < most && (errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)); i++ {
+		fd, err = unix.Openat2(int(r.dir.Fd()), path, &how)
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open in the root file system", Path: path, Err: err}
 	}

@@ -5,9 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
@@ -72,5 +77,41 @@ func TestGroupsPolicy(t *testing.T) {
 	s.StrictGroups = true
 	if got, err := r.user(s, "root"); err != nil || !slices.Equal(got.Groups, []uint32{7}) || got.GID != 1001 {
 		t.Errorf("strict: %+v, %v", got, err)
+	}
+}
+
+// TestOpenWhileOthersRename: a ".." on the way makes the kernel give up when anything is renamed or mounted meanwhile,
+// anywhere (openat2(2), EAGAIN).
+func TestOpenWhileOthersRename(t *testing.T) {
+	r := userRoot(t)
+	dir := r.dir.Name()
+	err := errors.Join(os.MkdirAll(filepath.Join(dir, "a/b/c"), 0o755), os.Symlink("../../../"+strings.Repeat("a/../", 30)+"etc/passwd", filepath.Join(dir, "a/b/c/link")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "0"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var work sync.WaitGroup
+	work.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = os.Rename(filepath.Join(other, strconv.Itoa(i)), filepath.Join(other, strconv.Itoa(i+1)))
+			}
+		}
+	})
+	defer work.Wait()
+	defer close(stop)
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		f, err := r.open("a/b/c/link", unix.O_RDONLY)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
 	}
 }
