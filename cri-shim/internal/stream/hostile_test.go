@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+
+	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
 // control is a control frame of SPDY/3.1 whose header says that its payload has length bytes.
@@ -156,4 +158,35 @@ func TestBrowsersLearnNothing(t *testing.T) {
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// endless begins a text that never ends.
+type endless struct{ read int }
+
+func (e *endless) Read(b []byte) (int, error) {
+	const most = 64 << 20
+	if e.read >= most {
+		return 0, io.EOF
+	}
+	for i := range b {
+		b[i] = 'x'
+	}
+	if e.read == 0 {
+		copy(b, `{"Width":80,"Height":24}{"a":"`)
+	}
+	e.read += len(b)
+	return len(b), nil
+}
+
+// TestEndlessSize: what a client says of its terminal is not collected without a limit.
+func TestEndlessSize(t *testing.T) {
+	p := &session{ctx: t.Context()}
+	var e endless
+	if got := <-p.sizes(&e); got != (pod.Size{Width: 80, Height: 24}) {
+		t.Errorf("got %+v", got)
+	}
+	p.work.Wait()
+	if e.read > 64<<10 {
+		t.Errorf("%d bytes were read", e.read)
+	}
 }

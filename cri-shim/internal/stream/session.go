@@ -73,11 +73,16 @@ func (p *session) run(in io.Reader, out, stderr io.Writer, sizes <-chan pod.Size
 	return p.err
 }
 
+// maxSize is how long one message with a size may be; it is far shorter.
+const maxSize = 4 << 10
+
 // sizes reads what the client says of its terminal's size.
 func (p *session) sizes(from io.Reader) chan pod.Size {
 	to := make(chan pod.Size)
 	p.work.Go(func() {
-		for d := json.NewDecoder(from); ; {
+		in := &io.LimitedReader{R: from} // a decoder collects what has no end
+		for d := json.NewDecoder(in); ; {
+			in.N = maxSize
 			var size remotecommand.TerminalSize
 			if err := d.Decode(&size); err != nil {
 				return
