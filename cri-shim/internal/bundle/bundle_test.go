@@ -54,14 +54,16 @@ func TestCapabilities(t *testing.T) {
 		want    []string
 		ambient []string
 	}{
-		"default":                {want: defaultCaps},
-		"add":                    {s: pod.Security{AddCapabilities: []string{"net_admin"}}, want: append(slices.Clone(defaultCaps), "CAP_NET_ADMIN")},
-		"drop":                   {s: pod.Security{DropCapabilities: []string{"CAP_NET_RAW"}}, want: without(defaultCaps, "CAP_NET_RAW")},
-		"drop ALL":               {s: pod.Security{DropCapabilities: []string{"all"}}},
-		"drop ALL, then add":     {s: pod.Security{DropCapabilities: []string{"ALL"}, AddCapabilities: []string{"CHOWN"}}, want: []string{"CAP_CHOWN"}},
-		"add ALL is what we own": {s: pod.Security{AddCapabilities: []string{"ALL"}}, want: ours},
-		"add ALL, then drop":     {s: pod.Security{AddCapabilities: []string{"ALL"}, DropCapabilities: []string{"NET_RAW"}}, want: without(ours, "CAP_NET_RAW")},
-		"more than we own":       {s: pod.Security{AddCapabilities: []string{"SYS_MODULE"}}, want: defaultCaps},
+		"default":                    {want: defaultCaps},
+		"add":                        {s: pod.Security{AddCapabilities: []string{"net_admin"}}, want: append(slices.Clone(defaultCaps), "CAP_NET_ADMIN")},
+		"drop":                       {s: pod.Security{DropCapabilities: []string{"CAP_NET_RAW"}}, want: without(defaultCaps, "CAP_NET_RAW")},
+		"drop ALL":                   {s: pod.Security{DropCapabilities: []string{"all"}}},
+		"drop ALL, then add":         {s: pod.Security{DropCapabilities: []string{"ALL"}, AddCapabilities: []string{"CHOWN"}}, want: []string{"CAP_CHOWN"}},
+		"add ALL is what we own":     {s: pod.Security{AddCapabilities: []string{"ALL"}}, want: ours},
+		"ambient ALL is what we own": {s: pod.Security{AmbientCaps: []string{"ALL"}}, want: ours, ambient: ours},
+		"ambient we do not own":      {s: pod.Security{DropCapabilities: []string{"ALL"}, AmbientCaps: []string{"SYS_BOOT", "CHOWN"}}, want: []string{"CAP_CHOWN"}, ambient: []string{"CAP_CHOWN"}},
+		"add ALL, then drop":         {s: pod.Security{AddCapabilities: []string{"ALL"}, DropCapabilities: []string{"NET_RAW"}}, want: without(ours, "CAP_NET_RAW")},
+		"more than we own":           {s: pod.Security{AddCapabilities: []string{"SYS_MODULE"}}, want: defaultCaps},
 		"ambient": {
 			s: pod.Security{DropCapabilities: []string{"ALL"}, AmbientCaps: []string{"NET_BIND_SERVICE"}}, want: []string{"CAP_NET_BIND_SERVICE"}, ambient: []string{"CAP_NET_BIND_SERVICE"},
 		},

@@ -38,6 +38,10 @@ func capabilities(c pod.ContainerConfig, ours []string) (*specs.LinuxCapabilitie
 	if err != nil {
 		return nil, err
 	}
+	if slices.Contains(ambient, "ALL") {
+		ambient = slices.Clone(ours)
+	}
+	ambient = slices.DeleteFunc(ambient, func(name string) bool { return !slices.Contains(ours, name) })
 	have := slices.Clone(defaultCaps)
 	if slices.Contains(drop, "ALL") {
 		have = nil
