@@ -178,8 +178,12 @@ func (c Config) Socket() string {
 	return strings.TrimPrefix(c.Listen, "unix://")
 }
 
-// maxSocketPath is what fits into sockaddr_un, without the NUL at its end (unix(7)).
-const maxSocketPath = 107
+// maxSocketPath is what fits into sockaddr_un, without the NUL at its end (unix(7)), and maxState leaves room for the
+// longest name of a socket of cri-monitor, that of a terminal.
+const (
+	maxSocketPath = 107
+	maxState      = maxSocketPath - len("/monitor/c0123456789abcdef")
+)
 
 var handlerForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
 
@@ -190,6 +194,9 @@ func (c Config) Validate() error {
 	v.absolute("state", c.State)
 	if filepath.Clean(c.Root) == filepath.Clean(c.State) {
 		v.bad("state", c.State, "another directory than root: one survives a reboot, the other must not")
+	}
+	if n := len(filepath.Clean(c.State)); n > maxState {
+		v.bad("state", c.State, fmt.Sprintf("a path of at most %d bytes: sockets are below it", maxState))
 	}
 	v.absolute("listen", c.Socket())
 	if len(c.Socket()) > maxSocketPath {

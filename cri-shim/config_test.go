@@ -88,6 +88,7 @@ func TestParseRefuses(t *testing.T) {
 		{"relative", "root = \"a\"\n", `root = "a": want an absolute path`},
 		{"same", "root = \"/a\"\nstate = \"/a/\"\n", "another directory"},
 		{"tcp", "listen = \"tcp://1.2.3.4:5\"\n", "listen"},
+		{"long state", "listen = \"/run/cri.sock\"\nstate = \"/" + strings.Repeat("a", 81) + "\"\n", "state"},
 		{"long socket", "listen = \"/" + strings.Repeat("a", 107) + "\"\n", "107"},
 		{"driver", "cgroup_driver = \"v2\"\n", "auto, cgroupfs, systemd"},
 		{"level", "[log]\nlevel = \"loud\"\n", "log.level"},
