@@ -7,7 +7,6 @@ package runc
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -198,13 +197,20 @@ func readLog(r io.Reader) []string {
 	return out
 }
 
+// maxText is how much is told of what the runtime said: it goes into records, events and answers of a limited size.
+const maxText = 8 << 10
+
 // classify makes an error of what the runtime said before it failed.
 func (r Runtime) classify(verb string, status proc.Status, messages []string) error {
 	text := strings.Join(messages, "; ")
 	if text == "" {
 		text = fmt.Sprintf("no message, exit code %d", status.Code)
 	}
-	text = string(bytes.ToValidUTF8([]byte(strings.Join(strings.Fields(text), " ")), []byte("?")))
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxText { // a command line may be in it
+		text = text[:maxText] + "…"
+	}
+	text = strings.ToValidUTF8(text, "?")
 	if verb != "run" && verb != "restore" && strings.Contains(text, r.Root+"/") && strings.Contains(text, "No such file or directory") {
 		// crun's way to say that it has no state of the container
 		return fmt.Errorf("oci runtime %s: %s: %w", verb, text, errdefs.ErrNotFound)

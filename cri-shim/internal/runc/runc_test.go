@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 
@@ -36,6 +37,14 @@ func TestClassify(t *testing.T) {
 		if c.want == nil && (errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, ErrStart)) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestLongMessage(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	err := Runtime{}.classify("exec", proc.Status{Code: 1}, []string{"exec: " + long, long})
+	if !errors.Is(err, ErrStart) || len(err.Error()) > 10<<10 || !utf8.ValidString(err.Error()) {
+		t.Errorf("%d bytes", len(err.Error()))
 	}
 }
 
