@@ -110,7 +110,7 @@ func (h *Handle) ExitStatus() (Status, error) {
 		if err == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0 {
 			return statusOf(syscall.WaitStatus(info.Exit_code)), nil
 		}
-		if time.Now().After(end) {
+		if errors.Is(err, unix.ENOTTY) || time.Now().After(end) { // a kernel before 6.13
 			return Status{}, errors.Join(fmt.Errorf("process %d: its exit status is not known", h.pid), err)
 		}
 	}

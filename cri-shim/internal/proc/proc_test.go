@@ -98,3 +98,17 @@ func TestPidUsedAnew(t *testing.T) {
 		t.Errorf("kept: %v", r.early)
 	}
 }
+
+// TestExitStatusOfAnOldKernel: nobody waits for what it does not tell.
+func TestExitStatusOfAnOldKernel(t *testing.T) {
+	f, err := os.Open("/dev/null") // knows the question as little
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Handle{f: f}
+	defer func() { _ = h.Close() }()
+	begin := time.Now()
+	if _, err := h.ExitStatus(); err == nil || time.Since(begin) > time.Second {
+		t.Errorf("%v after %s", err, time.Since(begin))
+	}
+}
