@@ -103,7 +103,7 @@ func examine(ctx context.Context, cfg Config, file string, patience time.Duratio
 	return doctor.Examine(ctx, doctor.Options{
 		Layout: layout, Network: networkOptions(cfg.CNI, layout, slog.New(slog.DiscardHandler)), CgroupParent: cgroupsOf(cfg, facts).Parent,
 		Runtimes: runtimes, Socket: cfg.Socket(), ConfigFile: file, Patience: patience,
-		Features: featuresInWords, Server: criserver.Ask, Monitor: client.Ask,
+		SELinux: cfg.EnableSELinux, Features: featuresInWords, Warning: runtimeWarning, Server: criserver.Ask, Monitor: client.Ask,
 		MonitorBinary: func() (string, error) { return findMonitor(cfg.Monitor.Path) },
 	})
 }

@@ -77,8 +77,11 @@ type Options struct {
 	// Patience is how long what belongs to no record may take to go.
 	Patience time.Duration
 
-	// Features says what an OCI runtime at a path can do, in words.
+	SELinux bool // labels are set where the host has it
+
+	// Features says what an OCI runtime at a path can do, in words, and Warning what is known against it; "" is nothing.
 	Features func(ctx context.Context, runtime string) string
+	Warning  func(ctx context.Context, runtime string) string
 	// Server names who serves the CRI on the socket, Monitor the monitor's version and process.
 	Server  func(ctx context.Context, socket string) (name, version string, err error)
 	Monitor func(ctx context.Context, l paths.Layout) (version string, pid int64, err error)

@@ -124,9 +124,12 @@ func (h *host) security(f hostinfo.Facts) {
 	} else {
 		h.say(OK, "AppArmor", "off: pods that name a profile are refused", "")
 	}
-	if f.SELinux {
-		h.say(Warn, "SELinux", "on", "Labels are not set: pods that ask for one are refused")
-	} else {
+	switch {
+	case f.SELinux && h.SELinux:
+		h.say(OK, "SELinux", "on, and pods are labelled", "")
+	case f.SELinux:
+		h.say(Warn, "SELinux", "on, and pods are not labelled", "Set enable_selinux: until then pods that ask for a label are refused")
+	default:
 		h.say(OK, "SELinux", "off", "")
 	}
 	if f.CanLowerOOM {

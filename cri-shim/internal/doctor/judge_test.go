@@ -129,18 +129,6 @@ func TestMissingOfWhomNothingIsExpected(t *testing.T) {
 	}
 }
 
-func TestKnownFaults(t *testing.T) {
-	for line, want := range map[string]int{
-		"runc version 1.1.5+ds1": 4, "runc version 1.2.7": 4, "runc version 1.2.8": 1, "runc version 1.3.2": 4, "runc version 1.3.3": 1,
-		"runc version 1.3.6": 0, "runc version 1.4.0-rc.1": 4, "runc version 1.4.0": 1, "runc version 1.4.3": 0, "runc version 1.5.0-rc.2": 1,
-		"runc version 1.5.0": 0, "runc version 1.6.1": 0, "runc version 2.0.0": 0, "crun version 1.0.0": 0, "": 0,
-	} {
-		if got := knownFaults(line); len(got) != want {
-			t.Errorf("%q: %q, want %d", line, got, want)
-		}
-	}
-}
-
 func TestSpace(t *testing.T) {
 	const gib = 1 << 30
 	for _, c := range []struct {
