@@ -89,6 +89,9 @@ func (c cgroup) pids() ([]int, error) {
 			return err
 		}
 		data, err := os.ReadFile(path)
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return nil // of threads, whose processes are listed above
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
 			return err
 		}
