@@ -275,6 +275,49 @@ func TestStopSignalsOnceAndALaterCallShortens(t *testing.T) {
 	}
 }
 
+// TestEndDuringGrace: when cri-shim ends, a container keeps the time that it was given.
+func TestEndDuringGrace(t *testing.T) {
+	w := newWorld()
+	w.deaf = true
+	m, _, c := running(t, w)
+	stopped := make(chan error, 1)
+	go func() { stopped <- m.StopContainer(context.Background(), string(c), time.Hour) }()
+	for len(signals(w)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	w.kill()
+	if err := <-stopped; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if p := w.procs[c]; p == nil || p.Exit != nil {
+		t.Errorf("it was killed: %+v", p)
+	}
+}
+
+// TestEndDuringStart: what is being started when cri-shim ends is not taken back; the next one finds out what came of it.
+func TestEndDuringStart(t *testing.T) {
+	w := newWorld()
+	m, c := made(t, w, false)
+	gate := make(chan struct{})
+	w.set(func() { w.block["start"], w.fail["start"] = gate, context.Canceled })
+	started := make(chan error, 1)
+	go func() { started <- m.StartContainer(context.Background(), string(c)) }()
+	for rec, _ := m.Container(string(c)); rec.State != Starting; rec, _ = m.Container(string(c)) {
+		time.Sleep(time.Millisecond)
+	}
+	ended := make(chan struct{})
+	go func() { w.kill(); close(ended) }()
+	<-m.ops.base.Done()
+	close(gate)
+	if err := <-started; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	<-ended
+	if got := w.containers[c].State; got != Starting {
+		t.Errorf("the container is %s", got)
+	}
+}
+
 // TestStopSignalsOnceThoughItFails: an application may take the second signal for an order to hurry.
 func TestStopSignalsOnceThoughItFails(t *testing.T) {
 	w := newWorld()

@@ -88,6 +88,9 @@ func (m *Manager) stopContainer(ctx context.Context, op *operation, id ID) error
 		if m.endsInTime(ctx, ended, &op.grace) {
 			return nil
 		}
+		if err := ctx.Err(); err != nil { // we end, and the container keeps the time that it was given
+			return fmt.Errorf("wait for the end of container %s: %w", id, err)
+		}
 	}
 	op.at("killing it")
 	if err := m.Runtime.Kill(ctx, id); err != nil {

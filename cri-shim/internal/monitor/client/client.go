@@ -195,6 +195,10 @@ func (c *Client) spawn(logPath string) (<-chan error, error) {
 // call runs f on a connection, and once more on a new one when the monitor was lost and f may be repeated.
 func call[T any](ctx context.Context, c *Client, repeat bool, f func(api.MonitorClient) (T, error)) (T, error) {
 	for attempt := 0; ; attempt++ {
+		if err := ctx.Err(); err != nil { // the request would be sent all the same
+			var none T
+			return none, err
+		}
 		conn, err := c.connect(ctx)
 		if err != nil {
 			var none T

@@ -37,6 +37,21 @@ func TestExecFlood(t *testing.T) {
 	}
 }
 
+// TestNothingIsAskedInVain: ttrpc sends the request of a call that is over already, and the monitor would act on it.
+func TestNothingIsAskedInVain(t *testing.T) {
+	n := newNode(t)
+	n.start("c", "exec sleep 1000", nil)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.c.Kill(over, "c"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	if procs, err := n.c.List(t.Context()); err != nil || len(procs) != 1 || procs[0].Exit != nil {
+		t.Errorf("it was killed: %+v, %v", procs, err)
+	}
+}
+
 // slowRuntime runs the real one, and ends later than it after an exec.
 func slowRuntime(t *testing.T) string {
 	nettest.RequireRoot(t)
