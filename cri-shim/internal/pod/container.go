@@ -149,6 +149,9 @@ func (m *Manager) startContainer(ctx context.Context, op *operation, id ID) erro
 	}
 	op.at("starting its process")
 	p, err := m.Runtime.Start(ctx, m.startSpec(s, c))
+	if err != nil && m.ops.base.Err() != nil {
+		return err // we end, and it may come about: recovery asks
+	}
 	if err != nil {
 		return errors.Join(err, m.failedStart(ctx, id, err))
 	}
