@@ -42,9 +42,10 @@ func run() error {
 	})
 	flag.Parse()
 
-	// A monitor lives long and holds little: its heap stays small rather than its collector idle.
+	// A monitor lives long and holds little: its heap stays small rather than its collector idle. The limit is for what a
+	// flood leaves: below what thousands of containers take, it would keep the collector at work all the time.
 	debug.SetGCPercent(20)
-	debug.SetMemoryLimit(16 << 20)
+	debug.SetMemoryLimit(64 << 20)
 	// Handlers, not SIG_IGN: what is ignored stays ignored in what we execute, and not every OCI runtime undoes that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
