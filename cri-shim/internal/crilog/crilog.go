@@ -49,8 +49,27 @@ type Log struct {
 	mu      sync.Mutex
 	f       *os.File // guarded by mu; nil: discard
 	closed  bool     // guarded by mu; it is not opened again
-	buf     []byte   // guarded by mu; reused
+	buf     []byte   // guarded by mu; of buffers, during a Write
 	dropped int      // guarded by mu; lines the disk refused
+}
+
+// buffers are for those logs that are written at the moment.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxKept is the largest buffer that is used again.
+const maxKept = 128 * 1024
+
+// borrow gives the log a buffer, until the returned function is called.
+func (l *Log) borrow() (giveBack func()) {
+	b := buffers.Get().(*[]byte)
+	l.buf = (*b)[:0]
+	return func() {
+		if cap(l.buf) <= maxKept {
+			*b = l.buf
+			buffers.Put(b)
+		}
+		l.buf = nil
+	}
 }
 
 // New returns a log that discards until Open or Reopen has succeeded.
@@ -170,7 +189,7 @@ func (l *Log) Write(s Stream, data []byte, final bool) int {
 		return len(data)
 	}
 	stamp := l.now().UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
-	l.buf = l.buf[:0]
+	defer l.borrow()()
 	taken, lines := 0, 0
 	for rest := data; len(rest) > 0; rest = data[taken:] {
 		n := bytes.IndexByte(rest, '\n')
@@ -221,7 +240,4 @@ func (l *Log) flush(lines int) {
 		return
 	}
 	l.dropped = 0
-	if cap(l.buf) > 128*1024 {
-		l.buf = nil
-	}
 }

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -150,4 +152,31 @@ func TestNobodyWritesLines(t *testing.T) {
 	if got, err := os.ReadFile(path); err != nil || string(got) != want.String() {
 		t.Errorf("%v, %.400q", err, got)
 	}
+}
+
+// TestQuietLogsHoldNothing: a node has hundreds of logs, of which a few are written at a time.
+func TestQuietLogsHoldNothing(t *testing.T) {
+	lines := []byte(strings.Repeat(strings.Repeat("x", 99)+"\n", 600))
+	dir := t.TempDir()
+	held := func() uint64 {
+		var m runtime.MemStats
+		for range 3 {
+			runtime.GC()
+		}
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := held()
+	var logs []*Log
+	for i := range 200 {
+		l := open(t, filepath.Join(dir, strconv.Itoa(i)))
+		if n := l.Write(Stdout, lines, false); n != len(lines) {
+			t.Fatalf("took %d", n)
+		}
+		logs = append(logs, l)
+	}
+	if now := held(); now > before+4<<20 {
+		t.Errorf("%d logs hold %d bytes", len(logs), now-before)
+	}
+	runtime.KeepAlive(logs)
 }
