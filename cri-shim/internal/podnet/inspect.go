@@ -14,7 +14,6 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
-	"github.com/containernetworking/cni/pkg/version"
 )
 
 // Inspection is what can be seen of the pod network from outside of a running cri-shim.
@@ -32,9 +31,7 @@ type Inspection struct {
 func Inspect(ctx context.Context, o Options) (Inspection, error) {
 	n := &Network{Options: o}
 	n.Logger = slog.New(slog.DiscardHandler)
-	n.cni = libcni.NewCNIConfigWithCacheDir(o.BinDirs, o.CacheDir, &invoke.DefaultExec{
-		RawExec: &invoke.RawExec{Stderr: stderrLog{n.Logger}}, PluginDecoder: version.PluginDecoder{},
-	})
+	n.cni = libcni.NewCNIConfigWithCacheDir(o.BinDirs, o.CacheDir, newProgram(n.Logger))
 	in := Inspection{Plugins: map[string]string{}}
 	lists, err := n.inUse()
 	if err != nil {

@@ -14,9 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
@@ -68,10 +66,7 @@ func New(o Options) (*Network, error) {
 	if err := os.MkdirAll(n.intents(), 0o700); err != nil {
 		return nil, fmt.Errorf("make the CNI cache: %w", err)
 	}
-	n.cni = libcni.NewCNIConfigWithCacheDir(o.BinDirs, o.CacheDir, &invoke.DefaultExec{
-		RawExec:       &invoke.RawExec{Stderr: stderrLog{o.Logger}},
-		PluginDecoder: version.PluginDecoder{},
-	})
+	n.cni = libcni.NewCNIConfigWithCacheDir(o.BinDirs, o.CacheDir, newProgram(o.Logger))
 	return n, nil
 }
 

@@ -1,0 +1,69 @@
+package podnet
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sys/unix"
+)
+
+// outputWait is how long the outputs of a plugin that has ended may stay open.
+const outputWait = 2 * time.Second
+
+// program executes plugins. libcni's own waits until the outputs are closed, without a limit: a child that a plugin has
+// left, or that outlived one which was killed, would hold up its pod for ever.
+type program struct {
+	invoke.RawExec
+	version.PluginDecoder
+}
+
+func newProgram(logger *slog.Logger) *program {
+	return &program{RawExec: invoke.RawExec{Stderr: stderrLog{logger}}}
+}
+
+// ExecPlugin implements invoke.Exec. Errors are worded as libcni's.
+func (p *program) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	const attempts = 6
+	var stdout, stderr bytes.Buffer
+	err := error(unix.ETXTBSY)
+	for i := 0; i < attempts && errors.Is(err, unix.ETXTBSY); i++ { // it is being replaced
+		if i > 0 && !sleep(ctx, time.Second) {
+			break
+		}
+		c := exec.CommandContext(ctx, path)
+		c.Env, c.Stdin, c.Stdout, c.Stderr, c.WaitDelay = environ, bytes.NewReader(stdin), &stdout, &stderr, outputWait
+		err = c.Run()
+	}
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return nil, failure(err, stdout.Bytes(), stderr.Bytes())
+	}
+	if p.Stderr != nil && stderr.Len() > 0 {
+		_, _ = stderr.WriteTo(p.Stderr)
+	}
+	return stdout.Bytes(), nil
+}
+
+// failure is what the plugin says of it.
+func failure(err error, stdout, stderr []byte) error {
+	said := types.Error{}
+	switch {
+	case len(stdout) > 0:
+		if bad := json.Unmarshal(stdout, &said); bad != nil {
+			said.Msg = fmt.Sprintf("netplugin failed but error parsing its diagnostic message %q: %v", stdout, bad)
+		}
+	case len(stderr) > 0:
+		said.Msg = fmt.Sprintf("netplugin failed: %q: %v", stderr, err)
+	default:
+		said.Msg = fmt.Sprintf("netplugin failed with no error message: %v", err)
+	}
+	return &said
+}
