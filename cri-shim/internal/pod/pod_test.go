@@ -277,6 +277,7 @@ func TestStopSignalsOnceAndALaterCallShortens(t *testing.T) {
 
 // TestEndDuringGrace: when cri-shim ends, a container keeps the time that it was given.
 func TestEndDuringGrace(t *testing.T) {
+	t.Parallel() // it takes as long as short work may
 	w := newWorld()
 	w.deaf = true
 	m, _, c := running(t, w)
@@ -296,6 +297,7 @@ func TestEndDuringGrace(t *testing.T) {
 
 // TestEndDuringStart: what is being started when cri-shim ends is not taken back; the next one finds out what came of it.
 func TestEndDuringStart(t *testing.T) {
+	t.Parallel() // it takes as long as short work may
 	w := newWorld()
 	m, c := made(t, w, false)
 	gate := make(chan struct{})
