@@ -3,11 +3,9 @@ package crishim
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // release is a version of runc.
@@ -29,9 +27,7 @@ var advisories = []struct {
 // runtimeWarning says what is known against the version of an OCI runtime; "" is nothing. Distributions patch old
 // versions without changing their number, so that it is a warning and no more.
 func runtimeWarning(ctx context.Context, runtime string) string {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, runtime, "--version").Output()
+	out, err := answerOf(ctx, runtime, "--version")
 	if err != nil {
 		return fmt.Sprintf("%s --version: %v", runtime, err)
 	}

@@ -3,6 +3,7 @@ package crishim
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os/exec"
 	"slices"
 	"time"
@@ -20,13 +21,24 @@ type runtimeFeatures struct {
 // askRuntime asks an OCI runtime. One that does not answer the question can do neither: the answer came with the
 // same versions.
 func askRuntime(ctx context.Context, runtime string) runtimeFeatures {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, runtime, "features").Output()
+	out, err := answerOf(ctx, runtime, "features")
 	if err != nil {
 		return runtimeFeatures{}
 	}
 	return readFeatures(out)
+}
+
+// answerOf runs a program that answers a question at once. A child that it leaves is not waited for.
+func answerOf(ctx context.Context, program string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil
+	}
+	return out, err
 }
 
 func readFeatures(out []byte) runtimeFeatures {

@@ -1,6 +1,12 @@
 package crishim
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
 
 func TestRuntimeFeatures(t *testing.T) {
 	const linux = `"linux": {"namespaces": ["cgroup", "user"], "mountExtensions": {"idmap": {"enabled": true}}}`
@@ -20,5 +26,17 @@ func TestRuntimeFeatures(t *testing.T) {
 	}
 	if got := askRuntime(t.Context(), "/bin/false"); got != (runtimeFeatures{}) {
 		t.Errorf("a runtime without the command: %+v", got)
+	}
+}
+
+// TestRuntimeThatLeavesAChild: a wrapper's child holds the answer open, and not the start of cri-shim.
+func TestRuntimeThatLeavesAChild(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "runtime")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\nsleep 60 &\necho runc version 1.2.8\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if got := runtimeWarning(t.Context(), file); !strings.Contains(got, "runc 1.2.8") || time.Since(begin) > 20*time.Second {
+		t.Errorf("%q after %s", got, time.Since(begin))
 	}
 }
