@@ -253,6 +253,7 @@ func (m *Manager) teardownContainer(ctx context.Context, id ID) error {
 	}
 	err = errors.Join(m.Bundles.Remove(ctx, c.SandboxID, id), m.releaseImages(c))
 	if err != nil {
+		m.noteKilled(c)
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
 	if err := m.table.dropContainer(c.SandboxID, id); err != nil {
@@ -260,6 +261,19 @@ func (m *Manager) teardownContainer(ctx context.Context, id ID) error {
 	}
 	m.tellContainer(ctx, ContainerRemoved, c)
 	return nil
+}
+
+// noteKilled shows that a container has ended which its removal has killed, and not removed.
+func (m *Manager) noteKilled(c Container) {
+	if c.StartedAt.IsZero() || !c.Exit.FinishedAt.IsZero() {
+		return
+	}
+	_, err := m.table.changeContainer(c.ID, func(c *Container) {
+		c.Exit, c.Reason = Exit{Code: 137, Signal: 9, FinishedAt: m.Now()}, "Error"
+	})
+	if err != nil {
+		m.Logger.Warn("record the end of a container", "container", c.ID, "pod", c.SandboxID, "err", err)
+	}
 }
 
 // ExecSync runs a command in a running container and returns its output and exit code; see

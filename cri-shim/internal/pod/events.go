@@ -120,6 +120,8 @@ func (t *table) tellSandboxGone(was Sandbox) {
 // has come back was started all the same; one that could not be started was not.
 func containerEvents(was, now Container) []EventKind {
 	switch {
+	case now.State == Removing && was.State == Removing && was.Exit != now.Exit:
+		return []EventKind{EventStopped} // killed by a removal that goes no further
 	case was.State == now.State:
 	case now.State == Created && was.State == Creating:
 		return []EventKind{EventCreated}

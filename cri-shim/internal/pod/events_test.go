@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -120,6 +121,30 @@ func TestEventsOfForcedRemoval(t *testing.T) {
 		t.Errorf("of one that was never made: %v", got)
 	}
 	w.set(func() { delete(w.fail, "prepare") })
+}
+
+// TestRemovalThatFails: what it has killed is shown as ended, or a kubelet would stop it for ever, and never remove it.
+func TestRemovalThatFails(t *testing.T) {
+	w := newWorld()
+	m, _, c := running(t, w)
+	events, _, cancel := m.Subscribe()
+	defer cancel()
+	w.set(func() { w.fail["remove bundle"] = errors.New("busy") })
+	for range 2 {
+		if err := m.RemoveContainer(t.Context(), string(c)); err == nil {
+			t.Fatal("it was removed")
+		}
+	}
+	if rec, err := m.Container(string(c)); err != nil || rec.Exit.Code != 137 || rec.Exit.FinishedAt.IsZero() {
+		t.Errorf("it ended with %+v, %v", rec.Exit, err)
+	}
+	w.set(func() { delete(w.fail, "remove bundle") })
+	if err := m.RemoveContainer(t.Context(), string(c)); err != nil {
+		t.Fatal(err)
+	}
+	if got := kinds(told(events), c); !slices.Equal(got, []EventKind{EventStopped, EventDeleted}) {
+		t.Errorf("told: %v", got)
+	}
 }
 
 // TestEventsShowNothingHalfMade: what no list shows, no event does.

@@ -79,7 +79,17 @@ func TestKillMonitorAtAnEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2500 * time.Millisecond)
+	file := filepath.Join(n.layout.Monitor(), "exits/c")
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(file); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	if procs, err := n.c.List(t.Context()); err != nil || len(procs) != 1 || procs[0].Exit != nil {
+		t.Errorf("its end is told before its output is logged: %+v, %v", procs, err)
+	}
 	n.killMonitor()
 	_ = held.Close()
 	if e := n.exit("c"); e.Code != 7 || e.Lost {
