@@ -23,13 +23,15 @@ func TestExecFlood(t *testing.T) {
 	n.start("c", "exec sleep 1000", nil)
 	other := make(chan error, 1)
 	go func() {
-		_, err := n.run("c", "sleep 3", 0)
+		_, err := n.run("c", "sleep 3", time.Minute)
 		other <- err
 	}()
 	for _, script := range []string{"head -c 20000000 /dev/zero", "head -c 20000000 /dev/zero >&2", "head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2"} {
-		r, err := n.run("c", script+"; exit 3", 0)
-		if err != nil || r.ExitCode != 3 || len(r.Stdout)+len(r.Stderr) < 3<<20 {
-			t.Errorf("%s: code %d, %d and %d bytes, %v", script, r.ExitCode, len(r.Stdout), len(r.Stderr), err)
+		for _, timeout := range []time.Duration{0, time.Minute} {
+			r, err := n.run("c", script+"; exit 3", timeout)
+			if err != nil || r.ExitCode != 3 || len(r.Stdout)+len(r.Stderr) < 3<<20 {
+				t.Errorf("%s within %s: code %d, %d and %d bytes, %v", script, timeout, r.ExitCode, len(r.Stdout), len(r.Stderr), err)
+			}
 		}
 	}
 	if err := <-other; err != nil {
@@ -49,6 +51,26 @@ func TestNothingIsAskedInVain(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	if procs, err := n.c.List(t.Context()); err != nil || len(procs) != 1 || procs[0].Exit != nil {
 		t.Errorf("it was killed: %+v, %v", procs, err)
+	}
+}
+
+// TestCallerThatLeaves: a command without a limit of time ends with who asked for it.
+func TestCallerThatLeaves(t *testing.T) {
+	n := newNode(t)
+	n.start("c", "exec sleep 1000", nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(500*time.Millisecond, cancel)
+	if _, err := n.c.Exec(ctx, pod.ExecSpec{ID: "c", Cmd: []string{"/bin/busybox", "sleep", "404"}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		r, err := n.run("c", "ps | grep -c '[s]leep 404'", time.Minute)
+		if err == nil && string(r.Stdout) == "0\n" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%q run, %v", r.Stdout, err)
+		}
 	}
 }
 
@@ -86,7 +108,7 @@ func TestWatchEndsAlone(t *testing.T) {
 	n.start("c", "exec sleep 1000", nil)
 	done := make(chan error, 1)
 	go func() {
-		_, err := n.run("c", "sleep 2", 0)
+		_, err := n.run("c", "sleep 2", time.Minute)
 		done <- err
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)

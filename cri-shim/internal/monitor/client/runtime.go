@@ -54,8 +54,14 @@ func (c *Client) byID(ctx context.Context, id pod.ID, method func(api.MonitorCli
 	return err
 }
 
-// Exec implements pod.Runtime. It is not repeated: nobody knows whether the command ran.
+// Exec implements pod.Runtime. It is not repeated: nobody knows whether the command ran. ttrpc does not tell the monitor
+// that a caller has left: a command without a limit of time is run in a session, with which it ends.
 func (c *Client) Exec(ctx context.Context, s pod.ExecSpec) (pod.ExecResult, error) {
+	if _, bounded := ctx.Deadline(); !bounded && s.Timeout == 0 {
+		var stdout, stderr output
+		code, err := c.ExecStream(ctx, s, pod.Streams{Out: &stdout, Err: &stderr})
+		return pod.ExecResult{Stdout: stdout, Stderr: stderr, ExitCode: code}, err
+	}
 	r, err := call(ctx, c, false, func(m api.MonitorClient) (*api.ExecResponse, error) {
 		return m.Exec(ctx, &api.ExecRequest{Id: string(s.ID), Cmd: s.Cmd, Timeout: int64(s.Timeout)})
 	})
@@ -63,6 +69,16 @@ func (c *Client) Exec(ctx context.Context, s pod.ExecSpec) (pod.ExecResult, erro
 		return pod.ExecResult{}, err
 	}
 	return pod.ExecResult{Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode}, nil
+}
+
+// output keeps the beginning of what is written to it.
+type output []byte
+
+// Write implements io.Writer; it takes everything.
+func (o *output) Write(b []byte) (int, error) {
+	const most = 4 << 20
+	*o = append(*o, b[:min(len(b), most-len(*o))]...)
+	return len(b), nil
 }
 
 // List implements pod.Runtime.
