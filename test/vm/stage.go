@@ -17,7 +17,7 @@ import (
 var scripts embed.FS
 
 // handedIn are the built programs that the machine gets beside the source tree, which tests read.
-var handedIn = []string{"bin", ".cache/applets", ".cache/criset", ".cache/critest", ".cache/debian", ".cache/demo", ".cache/registry", ".cache/tools"}
+var handedIn = []string{"bin", ".cache/applets", ".cache/criset", ".cache/critest", ".cache/debian", ".cache/demo", ".cache/nriplugin", ".cache/registry", ".cache/tools"}
 
 // notHandedIn are those that nothing in the machine runs.
 var notHandedIn = []string{".cache/tools/golangci-lint"}
