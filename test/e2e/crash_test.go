@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -15,10 +18,12 @@ func TestKillShim(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("crash")
 	counting := n.run(p, "crash", "counting", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
-	ending := n.run(p, "crash", "ending", "sleep 1; exit 42", "")
-	before := n.written(counting)
+	ending := n.run(p, "crash", "ending", obeying, "")
+	pid, log := n.pid(ending), n.container(counting).Status.LogPath
+	before := lines(t, log)
 	n.must(n.Kill())
-	time.Sleep(1500 * time.Millisecond)
+	n.terminate(pid)
+	n.eventually(func() bool { return lines(t, log) > before+20 })
 	n.must(n.Start())
 	if c := n.container(ending); c.Status.State != "CONTAINER_EXITED" || c.Status.ExitCode != 42 {
 		t.Errorf("ended while cri-shim was down: %+v", c.Status)
@@ -33,10 +38,27 @@ func TestKillShim(t *testing.T) {
 	n.noGap(counting, before+20)
 }
 
-// written counts the lines of a counting container's log.
-func (n *tester) written(id string) int {
+// lines counts those of a counting container's log.
+func lines(t *testing.T, log string) int {
+	t.Helper()
+	return len(strings.Fields(text(t, log, "stdout")))
+}
+
+// obeying is the script of a container that ends with 42 when it is told to.
+const obeying = "trap 'exit 42' TERM; while :; do sleep 0.01; done"
+
+// terminate tells it, until it has ended: process 1 of a PID namespace gets no signal before it handles it.
+func (n *tester) terminate(pid int) {
 	n.t.Helper()
-	return len(strings.Fields(text(n.t, n.container(id).Status.LogPath, "stdout")))
+	n.eventually(func() bool { return errors.Is(syscall.Kill(pid, syscall.SIGTERM), syscall.ESRCH) })
+}
+
+// pid is the process of a container.
+func (n *tester) pid(id string) int {
+	n.t.Helper()
+	pid, err := strconv.Atoi(n.crictl("inspect", "-o", "go-template", "--template", "{{.info.pid}}", id))
+	n.must(err)
+	return pid
 }
 
 // noGap looks for a gap in what a counting container wrote, and for at least so many lines.
@@ -59,12 +81,14 @@ func TestKillMonitor(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("monitor")
 	counting := n.run(p, "monitor", "counting", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
-	ending := n.run(p, "monitor", "ending", "sleep 1; exit 42", "")
-	before := n.written(counting)
+	ending := n.run(p, "monitor", "ending", obeying, "")
+	pid, log := n.pid(ending), n.container(counting).Status.LogPath
 	for range 3 {
 		time.Sleep(200 * time.Millisecond)
 		n.eventually(func() bool { return n.KillMonitor() == nil }) // the next one may not be there yet
 	}
+	before := lines(t, log)
+	n.terminate(pid)
 	tells := kernelTellsExits(t)
 	if c := n.ended(ending).Status; (!tells || c.ExitCode != 42) && (tells || c.ExitCode != 255 || c.Reason != "MonitorLost") {
 		t.Errorf("ended under another monitor: %+v", c)
@@ -72,7 +96,7 @@ func TestKillMonitor(t *testing.T) {
 	if got := n.crictl("exec", "--sync", counting, "echo", "hi"); strings.TrimSpace(got) != "hi" {
 		t.Errorf("exec: %q", got)
 	}
-	time.Sleep(500 * time.Millisecond)
+	n.eventually(func() bool { return lines(t, log) > before+20 })
 	n.crictl("stop", "-t", "1", counting)
 	codes := []int{137, 143}
 	if !tells {
@@ -103,15 +127,16 @@ func TestKillBoth(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("both")
 	id := n.run(p, "both", "main", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
-	before := n.written(id)
+	log := n.container(id).Status.LogPath
 	n.must(n.Kill())
 	n.must(n.KillMonitor())
 	time.Sleep(300 * time.Millisecond)
+	before := lines(t, log)
 	n.must(n.Start())
 	if c := n.container(id); c.Status.State != "CONTAINER_RUNNING" {
 		t.Errorf("got %+v", c.Status)
 	}
-	time.Sleep(500 * time.Millisecond)
+	n.eventually(func() bool { return lines(t, log) > before+20 })
 	n.crictl("stop", "-t", "0", id)
 	n.noGap(id, before+20)
 }

@@ -31,7 +31,7 @@ func TestHangingTeardown(t *testing.T) {
 	for _, h := range holds {
 		h.begin(t)
 	}
-	n.until(func() bool { return c.hang(holds) == "" })
+	n.eventually(func() bool { return c.hang(holds) == "" })
 	during := c.askAll()
 	p := c.sandbox("meanwhile", n.CgroupParent)
 	c.container(p, "main", nil, "sleep", "1000")
@@ -111,7 +111,7 @@ func (c *crowd) holdAll(stuck *stuckMount) []*hold {
 	}
 	onMount := func(what string) *hold { return one(what, c.CgroupParent, mounts, "cat", "/stuck/"+what) }
 	all := []*hold{onMount("StopContainer"), onMount("RemoveContainer"), onMount("StopPodSandbox"), onMount("RemovePodSandbox")}
-	c.until(func() bool { return stuck.stuck() == len(all) })
+	c.eventually(func() bool { return stuck.stuck() == len(all) })
 	const freezer = "/sys/fs/cgroup/freezer"
 	if _, err := os.Stat(freezer + "/cgroup.procs"); err == nil { // SIGKILL reaches what a cgroup of v2 has frozen
 		parent := c.CgroupParent + "/pod-frozen"

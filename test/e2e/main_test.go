@@ -141,14 +141,15 @@ func (n *tester) exec(container string, cmd ...string) string {
 	return strings.TrimSpace(n.crictl(append([]string{"exec", "--sync", container}, cmd...)...))
 }
 
-// eventually waits until a condition holds, for some seconds.
+// patience is how long tests wait for what comes at once on most machines: an emulated one is ten times slower.
+const patience = time.Minute
+
+// eventually waits until a condition holds.
 func (n *tester) eventually(holds func() bool) {
 	n.t.Helper()
-	for range 200 {
-		if holds() {
-			return
+	for end := time.Now().Add(patience); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			n.t.Fatal("it did not come to be")
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
-	n.t.Fatal("it did not come to be")
 }

@@ -51,14 +51,9 @@ func (r *recorder) lines() []string {
 // await waits for an event that begins so.
 func (r *recorder) await(event string) {
 	r.n.t.Helper()
-	for range 3 { // of 10 s
-		if slices.ContainsFunc(r.lines(), func(l string) bool { return strings.HasPrefix(l, event) }) {
-			return
-		}
-		r.n.eventually(func() bool {
-			return slices.ContainsFunc(r.lines(), func(l string) bool { return strings.HasPrefix(l, event) })
-		})
-	}
+	r.n.eventually(func() bool {
+		return slices.ContainsFunc(r.lines(), func(l string) bool { return strings.HasPrefix(l, event) })
+	})
 }
 
 // resources are what a status says, and the CPU shares that the kernel has: of cgroup v1, or as a weight.

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"github.com/podwright/podwright/test/node"
 )
 
@@ -83,17 +85,17 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// ended waits for the end of a container.
+// ended waits for the end of a container. It asks without crictl: where that takes a second, as on an emulated machine,
+// asking again and again would hold up what it waits for.
 func (n *tester) ended(id string) node.Inspect {
 	n.t.Helper()
-	for range 600 {
-		if c := n.container(id); c.Status.State == "CONTAINER_EXITED" {
-			return c
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	n.t.Fatalf("container %s does not end", id)
-	return node.Inspect{}
+	cri := runtime.NewRuntimeServiceClient(n.dial())
+	n.eventually(func() bool {
+		r, err := cri.ContainerStatus(n.t.Context(), &runtime.ContainerStatusRequest{ContainerId: id})
+		n.must(err)
+		return r.GetStatus().GetState() == runtime.ContainerState_CONTAINER_EXITED
+	})
+	return n.container(id)
 }
 
 // text returns what a container wrote to a stream, partial lines joined.
@@ -221,10 +223,11 @@ func TestSharedPIDAndUser(t *testing.T) {
 	p := n.crictl("runp", file)
 	const shared = `"linux": {"security_context": {"namespace_options": {"pid": 0}}}`
 	one := n.run(p, "shared", "one", "exec sleep 12345", shared)
-	two, err := n.RunContainer(p, "shared", "two", "podwright.test/user:1000", "id -u; ps; exec sleep 1000", shared)
+	two, err := n.RunContainer(p, "shared", "two", "podwright.test/user:1000", "id -u; ps; echo end; exec sleep 1000", shared)
 	n.must(err)
-	time.Sleep(300 * time.Millisecond)
-	got := text(t, n.container(two).Status.LogPath, "stdout")
+	var got string
+	log := n.container(two).Status.LogPath
+	n.eventually(func() bool { got = text(t, log, "stdout"); return strings.HasSuffix(got, "end\n") })
 	if !strings.HasPrefix(got, "1000\n") || !strings.Contains(got, "sleep 12345") || !strings.Contains(got, "/pause") {
 		t.Errorf("two sees %q", got)
 	}

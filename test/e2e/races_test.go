@@ -51,7 +51,7 @@ func TestMountsUnderASwappedLink(t *testing.T) {
  mv -T /vol/at /vol/dir2 && mv -T /vol/link /vol/at; mv -T /vol/at /vol/link && mv -T /vol/dir2 /vol/at
 done`, `"mounts": [`+volume+`]`)
 	for _, want := range []os.FileMode{os.ModeDir, os.ModeSymlink, os.ModeDir} {
-		n.until(func() bool {
+		n.eventually(func() bool {
 			fi, err := os.Lstat(shared + "/at")
 			return err == nil && fi.Mode().Type() == want
 		})

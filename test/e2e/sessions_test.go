@@ -26,7 +26,7 @@ func (n *tester) openSessions(pod, id string) *sessions {
 		typed, _ := n.terminal("exec", "-r", transport, "-it", id, "sh", "-c", "trap '' HUP; echo re''ady; sleep 803 & sleep 804")
 		typed.await("ready")
 		attached := n.client("attach", "-r", transport, "-i", id).follow()
-		n.until(func() bool {
+		n.eventually(func() bool {
 			attached.say("ping\n")
 			return attached.saw("got ping\n")
 		})
@@ -44,7 +44,7 @@ func (n *tester) openSessions(pod, id string) *sessions {
 func (s *sessions) echo() {
 	s.n.t.Helper()
 	for _, conn := range s.conns {
-		s.n.must(conn.SetDeadline(time.Now().Add(30 * time.Second)))
+		s.n.must(conn.SetDeadline(time.Now().Add(patience)))
 		_, err := io.WriteString(conn, "hi\n")
 		s.n.must(err)
 		_, err = io.ReadFull(conn, make([]byte, len("hi\n")))
@@ -64,7 +64,7 @@ func (s *sessions) ended() {
 func (s *sessions) broken() {
 	s.n.t.Helper()
 	for _, conn := range s.conns {
-		s.n.must(conn.SetDeadline(time.Now().Add(30 * time.Second)))
+		s.n.must(conn.SetDeadline(time.Now().Add(patience)))
 		if rest, err := io.ReadAll(conn); len(rest) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			s.n.t.Errorf("a forwarded connection: %q, %v", rest, err)
 		}
@@ -118,7 +118,7 @@ func TestKillUnderSessions(t *testing.T) {
 			before.shimFDs++ // it has started the next one, and waits for it by a pidfd
 		}
 		var after counted
-		n.until(func() bool {
+		n.eventually(func() bool {
 			after = n.count()
 			return after.shimFDs <= before.shimFDs && after.monitorFDs <= before.monitorFDs && after.children <= before.children
 		})

@@ -56,7 +56,7 @@ func (n *tester) json(into any, args ...string) {
 // eventually asks again until the answer is right.
 func eventually(t *testing.T, what string, right func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !right(); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); !right(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
@@ -203,22 +203,29 @@ func (n *tester) limit(id string) string {
 // TestEvents reads them as crictl prints them.
 func TestEvents(t *testing.T) {
 	n := newNode(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	events := n.follow(ctx, "events", "-o", "go-template", "--template", "{{.containerEventType}} {{.containerId}} {{.podSandboxStatus.metadata.name}}")
-	time.Sleep(time.Second) // crictl says nothing when it listens
+	n.eventually(func() bool { // crictl says nothing when it listens
+		n.crictl("rmp", "-f", n.pod("early"))
+		return len(events) > 0
+	})
 	p := n.pod("events")
 	id := n.run(p, "events", "main", "exit 3", "")
 	n.ended(id)
 	n.crictl("rmp", "-f", p)
 	got := map[string]string{}
-	for lines := 0; lines < 8; lines++ {
+	for lines := 0; lines < 8; {
 		select {
 		case line, open := <-events:
 			f := strings.Fields(line)
+			if len(f) == 3 && f[2] == "early" {
+				continue
+			}
 			if !open || len(f) != 3 || f[2] != "events" {
 				t.Fatalf("line %q after %v", line, got)
 			}
+			lines++
 			got[f[1]] += strings.TrimSuffix(strings.TrimPrefix(f[0], "CONTAINER_"), "_EVENT") + " "
 		case <-ctx.Done():
 			t.Fatalf("only %v", got)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -147,7 +148,7 @@ func (c *client) kill() {
 // end waits for the end of the client, but not for ever.
 func (c *client) end() error {
 	c.t.Helper()
-	late := time.AfterFunc(20*time.Second, func() {
+	late := time.AfterFunc(patience, func() {
 		c.t.Errorf("%v does not end", c.cmd.Args[7:])
 		_ = c.cmd.Process.Kill()
 	})
@@ -170,7 +171,7 @@ func (c *client) saw(text string) bool {
 
 func (c *client) await(text string) {
 	c.t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if c.saw(text) {
 			return
 		}
@@ -187,12 +188,12 @@ func TestExecTerminal(t *testing.T) {
 	id := n.run(p, "term", "main", "sleep 1000", "")
 	for _, transport := range transports {
 		x, screen := n.terminal("exec", "-r", transport, "-it", id, "sh")
-		n.until(func() bool { // the size comes right after the start
+		n.eventually(func() bool { // the size comes right after the start
 			x.say("echo size $(stty size) $TERM\n")
 			return x.saw("size 33 77 xterm")
 		})
 		n.must(pty.Setsize(screen, &pty.Winsize{Rows: 44, Cols: 99}))
-		n.until(func() bool {
+		n.eventually(func() bool {
 			x.say("echo again $(stty size)\n")
 			return x.saw("again 44 99")
 		})
@@ -232,24 +233,13 @@ func TestExecClientLeaves(t *testing.T) {
 func (n *tester) gone(id, pattern string) {
 	n.t.Helper()
 	var got string
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		got = n.crictl("exec", "--sync", id, "sh", "-c", "ps | grep '"+pattern+"$' || true")
 		if strings.TrimSpace(got) == "" {
 			return
 		}
 	}
 	n.t.Errorf("still runs: %s", got)
-}
-
-// until repeats f until it says true.
-func (n *tester) until(f func() bool) {
-	n.t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if f() {
-			return
-		}
-	}
-	n.t.Fatal("does not come true")
 }
 
 const echoing = "while read line; do echo got $line; echo err $line >&2; done; echo end of input"
@@ -262,7 +252,7 @@ func TestAttach(t *testing.T) {
 	for _, transport := range transports {
 		first := n.client("attach", "-r", transport, "-i", id).follow()
 		other := n.client("attach", "-r", transport, id).follow()
-		n.until(func() bool { // they attach at their own pace
+		n.eventually(func() bool { // they attach at their own pace
 			first.say("ping\n")
 			return first.saw("got ping\n") && other.saw("got ping\n")
 		})
@@ -271,7 +261,7 @@ func TestAttach(t *testing.T) {
 		other.await("got one\n")
 		first.kill()
 		last := n.client("attach", "-r", transport, "-i", id).follow()
-		n.until(func() bool {
+		n.eventually(func() bool {
 			last.say("two\n")
 			return last.saw("got two\n")
 		})
@@ -283,7 +273,7 @@ func TestAttach(t *testing.T) {
 		t.Errorf("got %+v", c.Status)
 	}
 	end := n.client("attach", "-i", id).follow()
-	n.until(func() bool {
+	n.eventually(func() bool {
 		end.say("three\n")
 		return end.saw("got three\n")
 	})
@@ -328,7 +318,7 @@ func TestAttachTerminal(t *testing.T) {
 	id := n.run(p, "attachtty", "main", "exec sh", `"tty": true, "stdin": true`)
 	for _, transport := range transports {
 		x, _ := n.terminal("attach", "-r", transport, "-it", id)
-		n.until(func() bool {
+		n.eventually(func() bool {
 			x.say("stty size\n")
 			return x.saw("33 77")
 		})
@@ -353,11 +343,18 @@ func TestAttachSlow(t *testing.T) {
 	stuck := n.client("attach", id) // its output is a pipe that nobody reads
 	defer stopped.kill()
 	defer stuck.kill()
-	time.Sleep(time.Second) // they attach
-	n.until(func() bool {
+	attached := make(chan error, 2)
+	for _, c := range []*client{stopped, stuck} {
+		go func() {
+			_, err := io.ReadFull(c.out, make([]byte, len("got ping\n"))) // and not a byte more
+			attached <- err
+		}()
+	}
+	n.eventually(func() bool {
 		reader.say("ping\n")
-		return reader.saw("got ping\n")
+		return reader.saw("got ping\n") && len(attached) == 2
 	})
+	n.must(errors.Join(<-attached, <-attached))
 	n.must(stopped.cmd.Process.Signal(syscall.SIGSTOP))
 	for i := range parts {
 		reader.say(fmt.Sprintf("part%d\n", i))
@@ -370,7 +367,7 @@ func TestAttachSlow(t *testing.T) {
 	if c := n.container(id); c.Status.State != "CONTAINER_RUNNING" {
 		t.Errorf("got %+v", c.Status)
 	}
-	n.until(func() bool { return strings.Count(n.ShimLog(), "reads slower than the container writes") >= 2 })
+	n.eventually(func() bool { return strings.Count(n.ShimLog(), "reads slower than the container writes") >= 2 })
 }
 
 // TestPortForward: a port of the pod's own loopback, its parallel connections, a closed port, and the host's
@@ -380,7 +377,7 @@ func TestPortForward(t *testing.T) {
 	p := n.pod("forward")
 	id := n.run(p, "forward", "main", "nc -ll -p 7 -e echo pong", "")
 	n.run(p, "forward", "big", "nc -ll -p 8 -e cat", "")
-	n.until(func() bool { // crictl gives up a session at the first connection that is refused
+	n.eventually(func() bool { // crictl gives up a session at the first connection that is refused
 		tcp := n.crictl("exec", "--sync", id, "cat", "/proc/net/tcp", "/proc/net/tcp6")
 		return strings.Contains(tcp, ":0007 ") && strings.Contains(tcp, ":0008 ")
 	})
@@ -430,7 +427,7 @@ func TestPortForward(t *testing.T) {
 func (c *client) ports(count int) []string {
 	c.t.Helper()
 	form := regexp.MustCompile(`Forwarding from 127\.0\.0\.1:(\d+) -> `)
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		c.mu.Lock()
 		found := form.FindAllStringSubmatch(c.seen.String(), -1)
 		c.mu.Unlock()
@@ -453,7 +450,7 @@ func dial(port, text string) string {
 		return err.Error()
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	go func() {
 		_, _ = io.WriteString(conn, text)
 		_ = conn.(*net.TCPConn).CloseWrite()
@@ -540,7 +537,7 @@ func TestStreamStorm(t *testing.T) {
 	took := time.Since(begin)
 	n.gone(id, "cat")
 	var after counted
-	n.until(func() bool {
+	n.eventually(func() bool {
 		after = n.count()
 		return after.shimFDs <= before.shimFDs && after.monitorFDs <= before.monitorFDs && after.children <= before.children
 	})

@@ -62,7 +62,7 @@ func (n *tester) mountStuck(name string) *stuckMount {
 		}
 		select {
 		case <-m.done:
-		case <-time.After(20 * time.Second): // containers of a test that failed have it still
+		case <-time.After(patience): // containers of a test that failed have it still
 			n.t.Error("the stuck mount is still mounted")
 		}
 	})

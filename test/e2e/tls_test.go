@@ -33,7 +33,7 @@ func TestStreamsOverTLS(t *testing.T) {
 	p := n.pod("tls")
 	id := n.run(p, "tls", "main", echoing, `"stdin": true`)
 	n.run(p, "tls", "server", "nc -ll -p 7 -e echo pong", "")
-	n.until(func() bool {
+	n.eventually(func() bool {
 		return strings.Contains(n.crictl("exec", "--sync", id, "cat", "/proc/net/tcp", "/proc/net/tcp6"), ":0007 ")
 	})
 
@@ -48,7 +48,7 @@ func TestStreamsOverTLS(t *testing.T) {
 			t.Errorf("exec by %s: %+v", transport, got)
 		}
 		a := n.client(args("attach", ca, "-i", id)...).follow()
-		n.until(func() bool {
+		n.eventually(func() bool {
 			a.say("ping\n")
 			return a.saw("got ping\n")
 		})

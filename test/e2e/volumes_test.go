@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -139,8 +138,7 @@ func checkMapped(t *testing.T, n *tester, p, name, mapping string) {
 			t.Errorf("on the host, %s is of %d, want %d", path, got, want)
 		}
 	}
-	pid, err := strconv.Atoi(n.crictl("inspect", "-o", "go-template", "--template", "{{.info.pid}}", id))
-	n.must(err)
+	pid := n.pid(id)
 	cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	n.must(err)
 	if !strings.Contains(string(cgroups), n.CgroupParent+"/") {

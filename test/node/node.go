@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -191,16 +192,25 @@ func (n *Node) Start() error {
 	ended := make(chan error, 1)
 	n.ended = ended
 	go func(cmd *exec.Cmd) { ended <- cmd.Wait() }(n.shim) // end and Stop wait for it
-	for range 400 {
-		if _, err = n.Crictl("version"); err == nil {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(25 * time.Millisecond) {
+		if err = n.answers(); err == nil {
 			return nil
 		}
 		if !n.alive() {
 			return fmt.Errorf("cri-shim has ended: %w\n%s", n.reap(), n.ShimLog())
 		}
-		time.Sleep(25 * time.Millisecond)
 	}
 	return fmt.Errorf("cri-shim does not answer: %w\n%s", err, n.ShimLog())
+}
+
+// answers looks whether cri-shim does. Where crictl takes a second, it is not started for a socket that nobody serves.
+func (n *Node) answers() error {
+	conn, err := net.Dial("unix", n.Socket)
+	if err != nil {
+		return err
+	}
+	_, err = n.Crictl("version")
+	return errors.Join(err, conn.Close())
 }
 
 // flags are what tells a cri-shim that it is this node's.
@@ -323,6 +333,9 @@ func (n *Node) File(name, content string) (string, error) {
 	return path, os.WriteFile(path, []byte(content), 0o644)
 }
 
+// patience is how long Stop waits for what comes at once on most machines: an emulated one is ten times slower.
+const patience = 30 * time.Second
+
 // Stop ends everything and returns what is left on the host. It may be called on half a node.
 func (n *Node) Stop() (leftovers.State, error) {
 	var faults []error
@@ -349,7 +362,7 @@ func (n *Node) Stop() (leftovers.State, error) {
 		note(n.registry.Wait())
 	}
 	note(errors.Join(n.unmountState(), n.stopSlice()))
-	left, err := leftovers.Since(n.before, n.Marks(), 10*time.Second)
+	left, err := leftovers.Since(n.before, n.Marks(), patience)
 	note(err)
 	if err == nil && len(left["mounts"]) == 0 { // never through a mount
 		note(os.RemoveAll(n.Base))
@@ -368,11 +381,10 @@ func (n *Node) stopMonitor() error {
 		}
 		return fmt.Errorf("end cri-monitor: %w", err)
 	}
-	for range 500 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if !running(pid) {
 			return nil
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	return fmt.Errorf("cri-monitor %d does not end", pid)
 }
