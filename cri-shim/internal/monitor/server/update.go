@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -47,6 +49,9 @@ func (c *container) update(ctx context.Context, rt runc.Runtime, resources []byt
 	if err != nil {
 		return err
 	}
+	if err := cg.roomFor(wanted); err != nil {
+		return fmt.Errorf("update container %s: %w", c.rec.ID, err)
+	}
 	file, err := writeTemp(c.rec.Bundle, "update-*.json", resources)
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", c.rec.ID, err)
@@ -55,6 +60,30 @@ func (c *container) update(ctx context.Context, rt runc.Runtime, resources []byt
 	before := cg.snapshot(wanted)
 	if err := rt.Update(ctx, c.rec.ID, file); err != nil {
 		return errors.Join(err, before.restore())
+	}
+	return nil
+}
+
+// roomFor refuses a memory limit below what is in use. With cgroup v1 the kernel does; with v2 it takes any limit, and
+// kills. What can be reclaimed does not count, where the kernel can be asked to (memory.reclaim, Linux 5.19).
+func (c cgroup) roomFor(wanted specs.LinuxResources) error {
+	if c.h.Unified == "" || wanted.Memory == nil || wanted.Memory.Limit == nil || *wanted.Memory.Limit <= 0 {
+		return nil
+	}
+	limit, dir := *wanted.Memory.Limit, c.h.Unified+c.path
+	used := func() int64 {
+		data, err := os.ReadFile(filepath.Join(dir, "memory.current"))
+		if err != nil {
+			return 0 // without the controller no limit can be set, which the OCI runtime says
+		}
+		n, _ := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+		return n
+	}
+	if over := used() - limit; over > 0 {
+		_ = os.WriteFile(filepath.Join(dir, "memory.reclaim"), []byte(strconv.FormatInt(over, 10)), 0) // EAGAIN: less than that
+	}
+	if n := used(); n > limit {
+		return fmt.Errorf("memory limit %d: %d bytes are in use: %w", limit, n, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }
