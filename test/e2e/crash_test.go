@@ -45,7 +45,7 @@ func lines(t *testing.T, log string) int {
 }
 
 // obeying is the script of a container that ends with 42 when it is told to.
-const obeying = "trap 'exit 42' TERM; while :; do sleep 0.01; done"
+const obeying = "trap 'exit 42' TERM; sleep 1000 & wait"
 
 // terminate tells it, until it has ended: process 1 of a PID namespace gets no signal before it handles it.
 func (n *tester) terminate(pid int) {
