@@ -23,11 +23,11 @@ func (n *node) killMonitor() {
 func TestHandlerThatIsNoMore(t *testing.T) {
 	n := newNode(t)
 	at := slices.Index(n.c.opt.Args, "--runtime") + 1
-	n.killMonitor()
 	n.c.mu.Lock()
 	was := n.c.opt.Args
 	n.c.opt.Args = append(slices.Clone(was), "--runtime", "former"+was[at])
 	n.c.mu.Unlock()
+	n.killMonitor() // the next one is started at once
 	n.awaitMonitor()
 	s := n.bundle("c", "trap 'exit 7' TERM; while :; do sleep 0.1; done", nil)
 	s.Handler = "former"
