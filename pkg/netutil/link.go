@@ -34,8 +34,7 @@ type Link struct {
 	Up     bool
 	Master int // index of the bridge it is a port of, or 0
 	Alias  string
-	Peer   int  // index of a veth's other end, in the namespace where that is
-	Snoops bool // a bridge that looks into multicast: IGMP and MLD snooping
+	Peer   int // index of a veth's other end, in the namespace where that is
 
 	conf6 []byte // see IPv6
 }
@@ -50,7 +49,8 @@ func readLink(msg []byte) (Link, error) {
 		Kind: "device", Index: int(int32(binary.NativeEndian.Uint32(msg[4:]))),
 		Up: binary.NativeEndian.Uint32(msg[8:])&unix.IFF_UP != 0,
 	}
-	err := eachAttribute(msg[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) error {
+	var inside error
+	err := eachAttribute(msg[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			l.Name = text(value)
@@ -65,46 +65,35 @@ func readLink(msg []byte) (Link, error) {
 		case unix.IFLA_IFALIAS:
 			l.Alias = text(value)
 		case unix.IFLA_LINKINFO:
-			return l.readInfo(value)
+			inside = errors.Join(inside, l.readKind(value))
 		case unix.IFLA_AF_SPEC:
-			return l.readFamilies(value)
+			inside = errors.Join(inside, l.readFamilies(value))
 		}
-		return nil
 	})
-	return l, err
+	return l, errors.Join(err, inside)
 }
 
-func (l *Link) readInfo(info []byte) error {
-	bridge := func(kind uint16, value []byte) error {
-		if kind == nl.IFLA_BR_MCAST_SNOOPING {
-			l.Snoops = len(value) == 1 && value[0] != 0
-		}
-		return nil
-	}
-	return eachAttribute(info, func(kind uint16, value []byte) error {
-		switch {
-		case kind == nl.IFLA_INFO_KIND:
+func (l *Link) readKind(info []byte) error {
+	return eachAttribute(info, func(kind uint16, value []byte) {
+		if kind == nl.IFLA_INFO_KIND {
 			l.Kind = text(value)
-		case kind == nl.IFLA_INFO_DATA && l.Kind == "bridge": // the kernel puts the kind first
-			return eachAttribute(value, bridge)
 		}
-		return nil
 	})
 }
 
 func (l *Link) readFamilies(spec []byte) error {
-	inet6 := func(kind uint16, value []byte) error {
+	var inside error
+	inet6 := func(kind uint16, value []byte) {
 		if kind == unix.IFLA_INET6_CONF {
 			l.conf6 = append([]byte(nil), value...)
 		}
-		return nil
 	}
-	return eachAttribute(spec, func(family uint16, value []byte) error {
+	err := eachAttribute(spec, func(family uint16, value []byte) {
 		if family == unix.AF_INET6 {
-			return eachAttribute(value, inet6)
+			inside = eachAttribute(value, inet6)
 		}
-		return nil
 	})
+	return errors.Join(err, inside)
 }
 
 // text is a string without the zero byte at its end.
