@@ -3,6 +3,7 @@ package kubelet
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -31,8 +32,12 @@ type podStats struct {
 
 func testStats(t *testing.T, w *world) {
 	const name = "stats"
-	w.pod(t, name, "containers:\n"+shell("main", "dd if=/dev/zero of=/file bs=1M count=3; wget -q -T 1 -O - http://"+HostIP+":10/; echo log"+forever, ""))
-	w.running(t, name)
+	w.pod(t, name, "containers:\n"+shell("main", "dd if=/dev/zero of=/file bs=1M count=3; echo log"+forever, ""))
+	p := w.running(t, name)
+	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(p.Status.PodIP, "9"), 5*time.Second); err == nil { // the pod refuses
+		_ = conn.Close()
+		t.Error("somebody listens at port 9")
+	}
 	w.eventually(t, "statistics", 45*time.Second, func() string {
 		text, err := w.Get(t.Context(), "/stats/summary")
 		if err != nil {
