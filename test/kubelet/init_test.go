@@ -38,7 +38,7 @@ func testSidecar(t *testing.T, w *world) {
 	w.pod(t, name, "terminationGracePeriodSeconds: 10\n"+never+"volumes:\n"+volume+"initContainers:\n"+
 		shell("side", "sleep 1; touch /tmp/up; echo side >>/host/order; trap 'echo side ends >>/host/order; exit 0' TERM; while :; do sleep 0.1; done",
 			mountHost+"restartPolicy: Always\nstartupProbe: {exec: {command: [cat, /tmp/up]}, periodSeconds: 1, failureThreshold: 30}")+
-		"containers:\n"+shell("main", "echo main >>/host/order; sleep 2; echo main ends >>/host/order", mountHost))
+		"containers:\n"+shell("main", "echo main >>/host/order; sleep 10; echo main ends >>/host/order", mountHost))
 	w.until(t, name, "both run", func(p Pod) bool {
 		return p.Container("side").State.Running != nil && p.Container("main").State.Running != nil
 	})

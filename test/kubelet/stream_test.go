@@ -45,14 +45,14 @@ func testExec(t *testing.T, w *world) {
 
 func testAttach(t *testing.T, w *world) {
 	const name = "attach"
-	w.pod(t, name, never+"containers:\n"+shell("main", "i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo line $i; sleep 0.1; done", ""))
+	w.pod(t, name, never+"containers:\n"+shell("main", "i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo line $i; sleep 0.1; done", ""))
 	w.running(t, name)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got, err := w.Attach(ctx, name, "main")
 	must(t, err)
 	lines := strings.Split(strings.TrimSpace(got.Stdout), "\n")
-	equal(t, "the last line", lines[len(lines)-1], "line 50")
+	equal(t, "the last line", lines[len(lines)-1], "line 200")
 	if len(lines) < 10 {
 		t.Errorf("%d lines, want those of some seconds", len(lines))
 	}
