@@ -208,7 +208,10 @@ func (w *world) restarts(t *testing.T, app string) []string {
 		Items []struct {
 			Metadata struct{ Name string }
 			Status   struct {
-				ContainerStatuses []struct{ RestartCount int }
+				ContainerStatuses []struct {
+					RestartCount int
+					LastState    struct{ Terminated *ended }
+				}
 			}
 		}
 	}
@@ -216,10 +219,20 @@ func (w *world) restarts(t *testing.T, app string) []string {
 	var out []string
 	for _, p := range list.Items {
 		for _, c := range p.Status.ContainerStatuses {
-			if c.RestartCount > 0 {
-				out = append(out, fmt.Sprintf("%s %d times", p.Metadata.Name, c.RestartCount))
+			// The kubelet counts a container that never ran too: cri-shim was killed between its creation and its start.
+			if e := c.LastState.Terminated; e != nil && e.StartedAt.Unix() > 0 {
+				out = append(out, fmt.Sprintf("%s %d times: %+v", p.Metadata.Name, c.RestartCount, *e))
+			} else if c.RestartCount > 0 {
+				t.Logf("%s: a container was made %d times again before one ran", p.Metadata.Name, c.RestartCount)
 			}
 		}
 	}
 	return out
+}
+
+// ended is how a container ended, as its pod's status tells it.
+type ended struct {
+	ExitCode              int
+	Reason, Message       string
+	StartedAt, FinishedAt time.Time
 }
