@@ -13,13 +13,14 @@ type release struct{ major, minor, patch int }
 
 func (r release) String() string { return fmt.Sprintf("%d.%d.%d", r.major, r.minor, r.patch) }
 
-// advisories are faults of runc that let a container out, with the first release of each line without them. Lines
+// advisories are faults of runc that let a container out or make files on the host, with the first release of each line without them. Lines
 // before have no such release, those after never had the fault.
 var advisories = []struct {
 	names string
 	fixed []release
 }{
 	{"CVE-2024-21626", []release{{1, 1, 12}}},
+	{"CVE-2024-45310", []release{{1, 1, 14}, {1, 2, 0}}},
 	{"CVE-2025-31133, CVE-2025-52565, CVE-2025-52881", []release{{1, 2, 8}, {1, 3, 3}, {1, 4, 0}}},
 	{"CVE-2026-41579", []release{{1, 3, 6}, {1, 4, 3}, {1, 5, 0}}},
 }

@@ -9,10 +9,12 @@ import (
 
 func TestKnownFaults(t *testing.T) {
 	for printed, want := range map[string]string{
-		"runc version 1.0.3":       "2024 2025 2026",
-		"runc version 1.1.11":      "2024 2025 2026",
-		"runc version 1.1.12":      "2025 2026",
-		"runc version 1.1.5+ds1":   "2024 2025 2026",
+		"runc version 1.0.3":       "2024 2024 2025 2026",
+		"runc version 1.1.11":      "2024 2024 2025 2026",
+		"runc version 1.1.12":      "2024 2025 2026",
+		"runc version 1.1.14":      "2025 2026",
+		"runc version 1.2.0-rc.2":  "2024 2025 2026",
+		"runc version 1.1.5+ds1":   "2024 2024 2025 2026",
 		"runc version 1.2.7":       "2025 2026",
 		"runc version 1.2.8":       "2026",
 		"runc version 1.2.99":      "2026",
@@ -27,7 +29,7 @@ func TestKnownFaults(t *testing.T) {
 		"runc version 1.5.2":       "",
 		"runc version 1.10.0":      "",
 		"runc version 2.0.0":       "",
-		"runc version 0.1.1":       "2024 2025 2026",
+		"runc version 0.1.1":       "2024 2024 2025 2026",
 		"runc version unknown":     "",
 		"crun version 1.8.1":       "",
 		"":                         "",
