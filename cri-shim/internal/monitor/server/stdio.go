@@ -128,21 +128,21 @@ func (s *stdio) pump(r record, stream crilog.Stream, f *os.File) error {
 		_ = f.Close()
 		return err
 	}
+	source, err := f.SyscallConn()
+	if err != nil {
+		_ = c.close()
+		_ = f.Close()
+		return fmt.Errorf("follow %s: %w", stream, err)
+	}
 	s.sources = append(s.sources, f)
 	s.pumps.Go(func() {
 		defer c.close()
 		defer f.Close()
 		c.logged(s.log.Write(stream, c.unlogged(), false)) // of a monitor before us
 		for {
-			room := c.room()
-			n, err := f.Read(room)
-			if errors.Is(err, unix.EFAULT) && c.mapped {
-				_ = c.leaveFile()
-				continue
-			}
-			c.took(n)
+			got, err := c.read(source)
 			c.logged(s.log.Write(stream, c.unlogged(), err != nil))
-			s.audience.tell(stream, room[:max(n, 0)])
+			s.audience.tell(stream, got)
 			if err != nil {
 				return // end of file, EIO of a terminal, or the deadline of finish
 			}
