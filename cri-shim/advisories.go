@@ -13,8 +13,8 @@ type release struct{ major, minor, patch int }
 
 func (r release) String() string { return fmt.Sprintf("%d.%d.%d", r.major, r.minor, r.patch) }
 
-// advisories are faults of runc that let a container out or make files on the host, with the first release of each line without them. Lines
-// before have no such release, those after never had the fault.
+// advisories are faults of runc that let a container out or make files on the host, with the first release of each line
+// without them. Lines before have no such release, those after never had the fault.
 var advisories = []struct {
 	names string
 	fixed []release

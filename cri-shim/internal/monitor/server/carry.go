@@ -62,7 +62,7 @@ func mapCarry(f *os.File) (*carry, error) {
 		return nil, err
 	}
 	_, err := f.WriteAt(head[:], 0) // makes room for the first page
-	if noRoom(err) {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return &carry{mem: make([]byte, carrySize)}, nil
 	}
 	if err != nil {
@@ -76,8 +76,6 @@ func mapCarry(f *os.File) (*carry, error) {
 	c.resume()
 	return c, nil
 }
-
-func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // resume takes in what a monitor before us has read, and makes a mark of our own.
 func (c *carry) resume() {
@@ -165,20 +163,17 @@ func (c *carry) read(source syscall.RawConn) (got []byte, err error) {
 	return got, err
 }
 
-// readNow asks for no more than there is (FIONREAD of ioctl_tty(2), TIOCINQ by its other name): a read that takes place then brings all that the bounds say.
+// readNow asks for no more than there is (FIONREAD of ioctl_tty(2), TIOCINQ by its other name): a read that takes place
+// then brings all that the bounds say.
 func (c *carry) readNow(fd int) ([]byte, error) {
 	for {
 		room := c.room()
 		if there, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err == nil {
 			room = room[:min(max(there, 1), len(room))]
 		}
-		err := c.expect(len(room))
-		if noRoom(err) {
+		if err := c.expect(len(room)); err != nil { // whatever ails the file, the container's output goes on
 			_ = c.leaveFile()
 			continue
-		}
-		if err != nil {
-			return nil, err
 		}
 		n, err := unix.Read(fd, room)
 		c.took(max(n, 0))
