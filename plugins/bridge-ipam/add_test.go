@@ -67,7 +67,8 @@ func (n *node) lookAtLinks(pod string, r result) {
 	at(t, n.ns, func(h *netutil.Handle) {
 		host, err := h.Link(r.Interfaces[1].Name)
 		ok(t, err)
-		if host.Alias == "" || !strings.HasSuffix(host.Alias, " net c0 eth0") || host.MAC.String() != r.Interfaces[1].Mac {
+		if host.Alias == "" || !strings.HasSuffix(host.Alias, " net c0 eth0") || host.MAC.String() != r.Interfaces[1].Mac ||
+			host.MAC.String() != "fe:ff:ff:ff:ff:ff" {
 			t.Errorf("host end: %+v", host)
 		}
 		if addrs, err := h.Addrs(host.Index); len(addrs) != 0 || err != nil {
@@ -75,7 +76,8 @@ func (n *node) lookAtLinks(pod string, r result) {
 		}
 		for key, want := range map[string]string{
 			"ipv6/conf/br0/accept_ra": "0", "ipv6/conf/" + host.Name + "/accept_ra": "0", "ipv6/conf/br0/accept_dad": "0",
-			"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1",
+			"ipv6/conf/" + host.Name + "/disable_ipv6": "1",
+			"ipv4/ip_forward":                          "1", "ipv6/conf/all/forwarding": "1",
 		} {
 			if got, err := h.Sysctl(key); got != want || err != nil {
 				t.Errorf("%s: %q, %v; want %s", key, got, err, want)

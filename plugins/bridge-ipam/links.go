@@ -34,7 +34,7 @@ func (a *adding) links() error {
 func (a *adding) addVeth() error {
 	add := func() error {
 		return a.host.AddVeth(netutil.Veth{
-			Name: a.lease.HostLink, MAC: hostMAC(a.at), MTU: a.lease.MTU,
+			Name: a.lease.HostLink, MAC: hostMAC, MTU: a.lease.MTU,
 			Peer: a.env.ifName, PeerMAC: a.mac(), PeerNS: a.ns,
 		})
 	}
@@ -283,19 +283,26 @@ func kernelRoute(r *types.Route, defaultVia func(v6 bool) netip.Addr) (netutil.R
 	return out, nil
 }
 
-// prepareHostLink: the host end is going to be a port and nothing else, without an address of its own.
+// prepareHostLink: the host end is without an IPv6 address of its own, and a port without IPv6 altogether. The bridge takes
+// what comes in there before IPv6 would; but every link that IPv6 is up on has routes, the kernel keeps those of
+// all links in one list, and each new port would wait until it has gone through it.
 func (a *adding) prepareHostLink() error {
-	name := a.lease.HostLink
-	link, err := a.host.Index(name)
-	if err != nil {
-		return err
+	conf := "ipv6/conf/" + a.lease.HostLink
+	var settings []netutil.Sysctl
+	if a.conf.Routed {
+		link, err := a.host.Index(a.lease.HostLink)
+		if err != nil {
+			return err
+		}
+		// Before it comes up, and so in a message of its own: the kernel takes this attribute after the flags.
+		if err := a.host.SetLink(link, netutil.Change{AddrGen: netutil.AddrGenNone}); err != nil {
+			return err
+		}
+	} else {
+		settings = append(settings, netutil.Sysctl{Key: conf + "/disable_ipv6", Value: "1", Optional: true})
 	}
-	// Before it comes up, and so in a message of its own: the kernel takes this attribute after the flags.
-	if err := a.host.SetLink(link, netutil.Change{AddrGen: netutil.AddrGenNone}); err != nil {
-		return err
-	}
-	err = a.host.SetSysctls(netutil.Sysctl{Key: "ipv6/conf/" + name + "/accept_ra", Value: "0", Optional: true})
-	if err != nil {
+	settings = append(settings, netutil.Sysctl{Key: conf + "/accept_ra", Value: "0", Optional: true})
+	if err := a.host.SetSysctls(settings...); err != nil {
 		return err
 	}
 	return a.limitBandwidth()

@@ -41,12 +41,9 @@ func hostAlias(network string, a lease.Attachment) string {
 	return s[:min(len(s), maxAlias)]
 }
 
-// hostMAC is the MAC of the host end. A bridge that was made without a MAC of its own takes the lowest of
-// its ports': the first byte keeps ours from being that.
-func hostMAC(a lease.Attachment) net.HardwareAddr {
-	sum := sha256.Sum256([]byte("host\x00" + a.Key()))
-	return append(net.HardwareAddr{0xfe}, sum[:5]...)
-}
+// hostMAC is the MAC of all host ends: no frame comes from them, and a bridge keeps a list of what MACs its ports have,
+// which it walks at each join. One that was made without a MAC of its own takes the lowest of its ports': ours is not that.
+var hostMAC = net.HardwareAddr{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // podMAC follows from the address, so that neighbours that remember the address of an earlier owner are
 // right about its new one. Without an address it follows from the attachment.
