@@ -56,13 +56,15 @@ func sctpSocket(t *testing.T, ns string, addr netip.AddrPort) (fd int) {
 	if addr.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	nettest.In(t, ns, func() (err error) {
-		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	var refused error
+	nettest.In(t, ns, func() error {
+		fd, refused = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
 		return nil
 	})
-	if fd < 0 {
+	if errors.Is(refused, unix.EPROTONOSUPPORT) {
 		t.Skip("this kernel has no SCTP (CONFIG_IP_SCTP)")
 	}
+	ok(t, refused)
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	second := unix.NsecToTimeval(time.Second.Nanoseconds())
 	ok(t, errors.Join(

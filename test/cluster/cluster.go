@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/podwright/podwright/test/daemon"
 	"github.com/podwright/podwright/test/images"
 	"github.com/podwright/podwright/test/kubelet"
 )
@@ -57,8 +58,8 @@ type Cluster struct {
 	programs Programs
 	ca       *authority
 	registry *images.Registry
-	daemons  []*process // in the order of their start
-	link     bool       // the bridge is there
+	daemons  []*daemon.Process // in the order of their start
+	link     bool              // the bridge is there
 }
 
 // New makes a cluster without nodes in a directory that is not there yet, and returns when its API answers. What it returns, also
@@ -139,13 +140,13 @@ func (c *Cluster) images(context.Context) (err error) {
 func (c *Cluster) control(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if _, err := c.daemon("etcd", "--name=podwright", "--data-dir="+c.Dir+"/etcd", "--unsafe-no-fsync", // a cluster that ends with its machine
+	if _, err := c.start("etcd", "--name=podwright", "--data-dir="+c.Dir+"/etcd", "--unsafe-no-fsync", // a cluster that ends with its machine
 		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
 		"--initial-cluster=podwright=http://127.0.0.1:2380", "--log-level=warn"); err != nil {
 		return err
 	}
-	api, err := c.daemon("kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", "--advertise-address="+Address, "--cert-dir="+c.Dir+"/apiserver",
+	api, err := c.start("kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", "--advertise-address="+Address, "--cert-dir="+c.Dir+"/apiserver",
 		"--tls-cert-file="+c.ca.file("apiserver.crt"), "--tls-private-key-file="+c.ca.file("apiserver.key"), "--client-ca-file="+c.ca.file("ca.crt"),
 		"--kubelet-client-certificate="+c.ca.file("kubelet-client.crt"), "--kubelet-client-key="+c.ca.file("kubelet-client.key"),
 		"--kubelet-certificate-authority="+c.ca.file("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
@@ -155,7 +156,7 @@ func (c *Cluster) control(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := api.await(ctx, func(ctx context.Context) error {
+	if err := api.Await(ctx, func(ctx context.Context) error {
 		in, err := c.API.Open(ctx, "GET", "/readyz", nil)
 		if err == nil {
 			err = in.Close()
@@ -165,24 +166,43 @@ func (c *Cluster) control(ctx context.Context) error {
 		return err
 	}
 	manager, scheduler := c.ca.file("system:kube-controller-manager.conf"), c.ca.file("system:kube-scheduler.conf")
-	_, err = c.daemon("kube-controller-manager", "--kubeconfig="+manager, "--authentication-kubeconfig="+manager, "--authorization-kubeconfig="+manager,
+	_, err = c.start("kube-controller-manager", "--kubeconfig="+manager, "--authentication-kubeconfig="+manager, "--authorization-kubeconfig="+manager,
 		"--bind-address=127.0.0.1", "--cert-dir="+c.Dir+"/manager", "--leader-elect=false", "--allocate-node-cidrs", "--cluster-cidr="+Pods,
 		"--service-cluster-ip-range="+Services, "--root-ca-file="+c.ca.file("ca.crt"), "--service-account-private-key-file="+c.ca.file("sa.key"),
 		"--use-service-account-credentials")
 	if err != nil {
 		return err
 	}
-	_, err = c.daemon("kube-scheduler", "--kubeconfig="+scheduler, "--authentication-kubeconfig="+scheduler, "--authorization-kubeconfig="+scheduler,
+	_, err = c.start("kube-scheduler", "--kubeconfig="+scheduler, "--authentication-kubeconfig="+scheduler, "--authorization-kubeconfig="+scheduler,
 		"--bind-address=127.0.0.1", "--cert-dir="+c.Dir+"/scheduler", "--leader-elect=false")
 	return err
 }
 
-func (c *Cluster) daemon(name string, args ...string) (*process, error) {
-	p, err := start(name, c.Log(name), exec.Command(filepath.Join(c.programs.Kubernetes, name), args...))
+func (c *Cluster) start(name string, args ...string) (*daemon.Process, error) {
+	p, err := daemon.Start(name, c.Log(name), exec.Command(filepath.Join(c.programs.Kubernetes, name), args...))
 	if err == nil {
 		c.daemons = append(c.daemons, p)
 	}
 	return p, err
+}
+
+// end ends a daemon, whatever it makes of the signal: some say that they failed.
+func end(p *daemon.Process, sig syscall.Signal) error {
+	alive := p.Alive()
+	err := p.End(sig)
+	var exit *exec.ExitError
+	if alive && errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}
+
+// run runs a program to its end.
+func run(args ...string) error {
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 // Log is the file in which a daemon of the control plane has said what it did.
@@ -224,7 +244,7 @@ func (c *Cluster) Down() error {
 		faults = append(faults, n.down())
 	}
 	for _, p := range slices.Backward(c.daemons) {
-		faults = append(faults, p.end(syscall.SIGTERM))
+		faults = append(faults, end(p, syscall.SIGTERM))
 	}
 	if c.registry != nil {
 		faults = append(faults, c.registry.Close())

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/podwright/podwright/test/daemon"
 	"github.com/podwright/podwright/test/kubelet"
 )
 
@@ -28,9 +29,9 @@ type Node struct {
 	index   int
 	holder  *exec.Cmd // keeps the namespaces
 	release func() error
-	runtime *process
-	kubelet *process
-	proxy   *process
+	runtime *daemon.Process
+	kubelet *daemon.Process
+	proxy   *daemon.Process
 }
 
 // RuntimeCgroup is where the daemons of the node's runtime are, and what they start until it has a cgroup of its own.
@@ -248,19 +249,19 @@ func (n *Node) StartKubelet(context.Context) error {
 		return err
 	}
 	args = n.Args(args...)
-	n.kubelet, err = start("kubelet", n.Log("kubelet"), exec.Command(args[0], args[1:]...))
+	n.kubelet, err = daemon.Start("kubelet", n.Log("kubelet"), exec.Command(args[0], args[1:]...))
 	return err
 }
 
 func (n *Node) startProxy(context.Context) (err error) {
 	args := n.Args(filepath.Join(n.cluster.programs.Kubernetes, "kube-proxy"), "--config", n.base+"/proxy.conf")
-	n.proxy, err = start("kube-proxy", n.Log("kube-proxy"), exec.Command(args[0], args[1:]...))
+	n.proxy, err = daemon.Start("kube-proxy", n.Log("kube-proxy"), exec.Command(args[0], args[1:]...))
 	return err
 }
 
 // ready waits until the cluster holds the node for ready, which takes a network made from the range that it got.
 func (n *Node) ready(ctx context.Context) error {
-	return n.kubelet.await(ctx, func(ctx context.Context) error {
+	return n.kubelet.Await(ctx, func(ctx context.Context) error {
 		var node struct {
 			Spec   struct{ PodCIDR string }
 			Status struct {
@@ -304,7 +305,7 @@ func (n *Node) down() error {
 	if n.holder == nil {
 		return nil
 	}
-	faults := []error{n.proxy.end(syscall.SIGTERM), n.kubelet.end(syscall.SIGTERM), n.stopRuntime()}
+	faults := []error{end(n.proxy, syscall.SIGTERM), end(n.kubelet, syscall.SIGTERM), n.stopRuntime()}
 	if n.release != nil {
 		faults = append(faults, n.dropNamespaces())
 	}

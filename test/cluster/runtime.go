@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/podwright/podwright/test/daemon"
 )
 
 // Runtime is what runs the pods of a node.
@@ -87,10 +89,10 @@ func (n *Node) StartRuntime(ctx context.Context) error {
 		return err
 	}
 	args = n.Args(args...)
-	if n.runtime, err = start(string(n.Runtime), n.Log(string(n.Runtime)), exec.Command(args[0], args[1:]...)); err != nil {
+	if n.runtime, err = daemon.Start(string(n.Runtime), n.Log(string(n.Runtime)), exec.Command(args[0], args[1:]...)); err != nil {
 		return err
 	}
-	return n.runtime.await(ctx, func(ctx context.Context) error { _, err := n.Crictl(ctx, "version"); return err })
+	return n.runtime.Await(ctx, func(ctx context.Context) error { _, err := n.Crictl(ctx, "version"); return err })
 }
 
 // CPU is the processor time that the node's runtime has used: its daemons and what they have started, until that had the cgroup of
@@ -116,7 +118,7 @@ func (n *Node) CPU() (time.Duration, error) {
 
 // KillRuntime ends the daemon of the node's runtime by kill -9.
 func (n *Node) KillRuntime() error {
-	err := n.runtime.end(syscall.SIGKILL)
+	err := n.runtime.End(syscall.SIGKILL)
 	n.runtime = nil
 	return err
 }
@@ -142,7 +144,7 @@ func (n *Node) stopRuntime() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	_, err := n.Crictl(ctx, "rmp", "--all", "--force")
-	return errors.Join(err, n.runtime.end(syscall.SIGTERM), n.endMonitor())
+	return errors.Join(err, n.runtime.End(syscall.SIGTERM), n.endMonitor())
 }
 
 // endMonitor ends cri-monitor, which outlives cri-shim.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/podwright/podwright/test/daemon"
 	"github.com/podwright/podwright/test/node"
 )
 
@@ -42,8 +43,7 @@ type Kubelet struct {
 	base     string
 	mounts   []string // to be unmounted
 	client   *http.Client
-	cmd      *exec.Cmd
-	ended    chan error // of cmd
+	process  *daemon.Process
 }
 
 // New makes what a kubelet needs around it: directories, its host paths, an address, and the cgroup that it begins at. What it
@@ -125,43 +125,20 @@ containerLogMonitorInterval: 3s
 
 // Start starts the kubelet and returns when it answers. It may be started again after Kill or Terminate.
 func (k *Kubelet) Start() error {
-	log, err := os.OpenFile(k.base+"/kubelet.log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	args, err := WithTunables(k.base, k.programs.Kubelet, "--config-dir", k.base+"/config", "--root-dir", k.Root,
 		"--hostname-override", Hostname, "--node-ip", HostIP, "-v", "4")
 	if err != nil {
 		return err
 	}
-	k.cmd = exec.Command(args[0], args[1:]...)
-	k.cmd.Stdout, k.cmd.Stderr = log, log
-	// Ctrl-C is for the test only; without the test it must not go on to start pods.
-	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := k.cmd.Start(); err != nil {
-		k.cmd = nil
-		return fmt.Errorf("start the kubelet: %w", err)
+	if k.process, err = daemon.Start("kubelet", k.log(), exec.Command(args[0], args[1:]...)); err != nil {
+		return err
 	}
-	ended := make(chan error, 1)
-	k.ended = ended
-	go func(cmd *exec.Cmd) { ended <- cmd.Wait() }(k.cmd) // end waits for it
-	for range 600 {
-		if _, err = k.Get(context.Background(), "/healthz"); err == nil {
-			return nil
-		}
-		if len(ended) > 0 {
-			return fmt.Errorf("the kubelet has ended: %w\n%s", k.reap(), k.Log())
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return fmt.Errorf("the kubelet does not answer: %w\n%s", err, k.Log())
-}
-
-func (k *Kubelet) reap() error {
-	err := <-k.ended
-	k.cmd = nil
-	return err
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return k.process.Await(ctx, func(ctx context.Context) error {
+		_, err := k.Get(ctx, "/healthz")
+		return err
+	})
 }
 
 // Kill ends the kubelet by kill -9.
@@ -171,21 +148,16 @@ func (k *Kubelet) Kill() error { return k.end(syscall.SIGKILL) }
 func (k *Kubelet) Terminate() error { return k.end(syscall.SIGTERM) }
 
 func (k *Kubelet) end(sig syscall.Signal) error {
-	if k.cmd == nil {
-		return nil
-	}
-	err := k.cmd.Process.Signal(sig)
-	ended := k.reap()
-	var exit *exec.ExitError
-	if errors.As(ended, &exit) && exit.Sys().(syscall.WaitStatus).Signaled() {
-		ended = nil // SIGTERM, too, is left to the kernel
-	}
-	return errors.Join(err, ended)
+	err := k.process.End(sig)
+	k.process = nil
+	return err
 }
+
+func (k *Kubelet) log() string { return k.base + "/kubelet.log" }
 
 // Log is what the kubelet has said.
 func (k *Kubelet) Log() string {
-	data, _ := os.ReadFile(k.base + "/kubelet.log")
+	data, _ := os.ReadFile(k.log())
 	return string(data)
 }
 

@@ -63,7 +63,7 @@ func newWorld(t *testing.T, o options) *world {
 	w.Kubelet, err = New(n, Programs{Kubelet: cache + "/kubernetes/kubelet", Sample: root + "/conf/kubelet/10-cri-shim.conf", More: o.config})
 	t.Cleanup(func() { w.stop(t) })
 	t.Cleanup(func() {
-		if w.cmd != nil {
+		if w.process != nil {
 			w.emptied(t)
 		}
 	})

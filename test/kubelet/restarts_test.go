@@ -76,7 +76,7 @@ func (w *world) startWhatEnded(t *testing.T) {
 	if w.node.ShimPID() == 0 {
 		must(t, w.node.Start())
 	}
-	if w.cmd == nil {
+	if w.process == nil {
 		must(t, w.Start())
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/podwright/podwright/test/daemon"
 	"github.com/podwright/podwright/test/leftovers"
 )
 
@@ -36,9 +37,7 @@ type Node struct {
 	programs Programs
 	before   leftovers.State
 	registry *exec.Cmd
-	shim     *exec.Cmd
-	ended    chan error // of shim
-	shimLog  *os.File
+	shim     *daemon.Process
 	binDir   string // of CNI plugins
 	runtime  string // OCI runtime; "" is the configured one
 }
@@ -183,8 +182,8 @@ func (n *Node) Stop() (leftovers.State, error) {
 			faults = append(faults, err)
 		}
 	}
-	if n.shim != nil && !n.alive() {
-		note(fmt.Errorf("cri-shim has ended: %w", n.reap()))
+	if n.shim != nil && !n.shim.Alive() {
+		note(n.Terminate()) // says how it ended
 	}
 	if pods, _ := filepath.Glob(n.Root + "/pods/*"); n.shim == nil && len(pods) > 0 {
 		note(n.Start()) // it has left pods behind that only a cri-shim can remove

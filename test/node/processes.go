@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,33 +12,20 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/podwright/podwright/test/daemon"
 )
 
 // Start starts cri-shim and returns when it answers.
-func (n *Node) Start() error {
-	log, err := os.OpenFile(n.Base+"/cri-shim.log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
+func (n *Node) Start() (err error) {
+	cmd := exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), append([]string{"serve"}, n.flags()...)...)
+	cmd.SysProcAttr = apart()
+	if n.shim, err = daemon.Start("cri-shim", n.shimLog(), cmd); err != nil {
 		return err
 	}
-	n.shimLog = log
-	n.shim = exec.Command(filepath.Join(n.programs.Bin, "cri-shim"), append([]string{"serve"}, n.flags()...)...)
-	n.shim.Stdout, n.shim.Stderr, n.shim.SysProcAttr = log, log, apart()
-	if err := n.shim.Start(); err != nil {
-		n.shim = nil
-		return errors.Join(fmt.Errorf("start cri-shim: %w", err), log.Close())
-	}
-	ended := make(chan error, 1)
-	n.ended = ended
-	go func(cmd *exec.Cmd) { ended <- cmd.Wait() }(n.shim) // end and Stop wait for it
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(25 * time.Millisecond) {
-		if err = n.answers(); err == nil {
-			return nil
-		}
-		if !n.alive() {
-			return fmt.Errorf("cri-shim has ended: %w\n%s", n.reap(), n.ShimLog())
-		}
-	}
-	return fmt.Errorf("cri-shim does not answer: %w\n%s", err, n.ShimLog())
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return n.shim.Await(ctx, func(context.Context) error { return n.answers() })
 }
 
 // answers looks whether cri-shim does. Where crictl takes a second, it is not started for a socket that nobody serves.
@@ -62,30 +50,16 @@ func (n *Node) flags() []string {
 	return flags
 }
 
-// alive says whether cri-shim runs.
-func (n *Node) alive() bool { return n.shim != nil && len(n.ended) == 0 }
-
-// reap waits for the end of cri-shim and returns how it ended.
-func (n *Node) reap() error {
-	err := <-n.ended
-	n.shim = nil
-	_ = n.shimLog.Close()
-	return err
-}
+func (n *Node) shimLog() string { return n.Base + "/cri-shim.log" }
 
 // ShimLog is what cri-shim has logged.
 func (n *Node) ShimLog() string {
-	data, _ := os.ReadFile(n.Base + "/cri-shim.log")
+	data, _ := os.ReadFile(n.shimLog())
 	return string(data)
 }
 
 // ShimPID is the process of cri-shim, 0 when it does not run.
-func (n *Node) ShimPID() int {
-	if n.shim == nil {
-		return 0
-	}
-	return n.shim.Process.Pid
-}
+func (n *Node) ShimPID() int { return n.shim.PID() }
 
 // Kill ends cri-shim by kill -9.
 func (n *Node) Kill() error { return n.end(syscall.SIGKILL) }
@@ -94,15 +68,9 @@ func (n *Node) Kill() error { return n.end(syscall.SIGKILL) }
 func (n *Node) Terminate() error { return n.end(syscall.SIGTERM) }
 
 func (n *Node) end(sig syscall.Signal) error {
-	if n.shim == nil {
-		return nil
-	}
-	err := n.shim.Process.Signal(sig)
-	ended := n.reap()
-	if sig == syscall.SIGKILL {
-		ended = nil // it says that it was killed
-	}
-	return errors.Join(err, ended)
+	err := n.shim.End(sig)
+	n.shim = nil
+	return err
 }
 
 // MonitorPID is the process of cri-monitor.
