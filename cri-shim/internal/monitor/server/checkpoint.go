@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,9 +41,13 @@ func (s *Server) Freeze(ctx context.Context, stream api.Monitor_FreezeServer) (e
 	defer cancel()
 	var frozen []*container
 	defer func() { err = toWire(errors.Join(err, s.thaw(ctx, frozen))) }() // no interceptor sees streams
-	for _, id := range r.Ids {
+	slices.Sort(r.Ids)                                                     // two that ask for the same containers do not wait for each other
+	for _, id := range slices.Compact(r.Ids) {
 		c, rt, err := s.find(ctx, id)
 		if err != nil {
+			return err
+		}
+		if err := c.reserve(ctx); err != nil {
 			return err
 		}
 		frozen = append(frozen, c) // also one that was frozen in part only
@@ -72,6 +77,7 @@ func (s *Server) thaw(ctx context.Context, frozen []*container) error {
 				err = c.thaw(ctx, rt)
 			}
 			faults[i] = err
+			<-c.icebox
 		})
 	}
 	wg.Wait()
@@ -80,6 +86,17 @@ func (s *Server) thaw(ctx context.Context, frozen []*container) error {
 
 // frozenMark is in the bundle of a container that is frozen, or about to be: the next monitor thaws it.
 func (c *container) frozenMark() string { return filepath.Join(c.rec.Bundle, "frozen") }
+
+// reserve makes the container the caller's to freeze. Who was before, also a cri-shim that was killed meanwhile, has
+// thawed it by then: its thaw would undo a freeze of ours, and take our mark away.
+func (c *container) reserve(ctx context.Context) error {
+	select {
+	case c.icebox <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("freeze container %s: another request has frozen it: %w", c.rec.ID, ctx.Err())
+	}
+}
 
 func (c *container) freeze(ctx context.Context, rt runc.Runtime) error {
 	if err := c.alive(); err != nil {

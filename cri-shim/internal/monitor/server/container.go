@@ -28,6 +28,8 @@ type container struct {
 
 	life sync.Mutex // one Delete at a time; taken before mu
 
+	icebox chan struct{} // holds one while somebody's Freeze has the container, until it goes on again
+
 	mu     sync.Mutex
 	fault  error        // guarded by mu; why the start failed
 	handle *proc.Handle // guarded by mu; nil before the start and after the end
@@ -36,7 +38,7 @@ type container struct {
 }
 
 func newContainer(s *Server, r record) *container {
-	return &container{s: s, rec: r, begun: make(chan struct{}), ended: make(chan struct{})}
+	return &container{s: s, rec: r, begun: make(chan struct{}), ended: make(chan struct{}), icebox: make(chan struct{}, 1)}
 }
 
 // start runs the container's process. The record is on disk before the OCI runtime runs.
