@@ -336,9 +336,9 @@ func TestAttachTerminal(t *testing.T) {
 func TestAttachSlow(t *testing.T) {
 	n := newNode(t)
 	p := n.pod("slow")
-	// A part fits into the pipe to cri-shim, which a busy machine may keep from reading; all are well above what a client
-	// may lag behind.
-	const parts, size = 32, 768 << 10
+	// A part is more than the pipe to cri-shim holds, and less than may wait for one client beside it: a busy machine may
+	// keep cri-shim from reading for long. All are well above what a client may lag behind.
+	const parts, size = 16, 3 << 20
 	id := n.run(p, "slow", "main", fmt.Sprintf("while read line; do [ $line = ping ] || yes $line | head -c %d; echo got $line; done", size), `"stdin": true`)
 	reader := n.client("attach", "-i", id).follow()
 	stopped := n.client("attach", id)

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -22,28 +24,82 @@ type audience struct {
 	over    bool             // guarded by mu; there will be no more output
 }
 
-// member is one of them. Its ends are pipes that never block us; what a member has not read yet is in them.
+// member is one of them. Its ends are pipes that never block us. What they have no room for waits here: a client
+// that reads is not dropped because it had no processor for a moment, or the container said much at once.
 type member struct {
-	ends map[crilog.Stream]*os.File
-	left chan struct{} // closed when it gets nothing more
-	slow bool          // set before left is closed: it did not read
+	ends  map[crilog.Stream]*end
+	spare *allowance
+	owed  int            // guarded by audience.mu; bytes that wait, those on the way into a pipe included
+	left  chan struct{}  // closed when it gets nothing more
+	slow  bool           // set before left is closed: it did not read
+	work  sync.WaitGroup // of deliver
 }
 
-// pipeSize is what a member may lag behind, in bytes, where the kernel grants it.
+// end is the way of one stream to a member.
+type end struct {
+	pipe    *os.File // not blocking; a Write that finds no room waits for it, or until the pipe is closed
+	waiting [][]byte // guarded by audience.mu
+	busy    bool     // guarded by audience.mu; deliver runs
+}
+
+// pipeSize is what a pipe to a member holds, in bytes, where the kernel grants it.
 const pipeSize = 1 << 20
 
-func newMember(stdout, stderr *os.File) *member {
-	m := &member{ends: map[crilog.Stream]*os.File{}, left: make(chan struct{})}
+// memberBacklog is what may wait for one member beside its pipes, monitorBacklog for all members of all containers.
+const (
+	memberBacklog  = 8 << 20
+	monitorBacklog = 64 << 20
+)
+
+// allowance is memory that all members share, in bytes.
+type allowance struct{ left atomic.Int64 }
+
+func newAllowance(size int64) *allowance {
+	a := &allowance{}
+	a.left.Store(size)
+	return a
+}
+
+// take takes n bytes, or none.
+func (a *allowance) take(n int) bool {
+	if a.left.Add(-int64(n)) < 0 {
+		a.give(n)
+		return false
+	}
+	return true
+}
+
+func (a *allowance) give(n int) { a.left.Add(int64(n)) }
+
+// newMember takes the pipes over; nil: without this stream.
+func newMember(spare *allowance, stdout, stderr *os.File) (*member, error) {
+	m := &member{ends: map[crilog.Stream]*end{}, spare: spare, left: make(chan struct{})}
 	for stream, f := range map[crilog.Stream]*os.File{crilog.Stdout: stdout, crilog.Stderr: stderr} {
 		if f == nil {
 			continue
 		}
+		fd := int(f.Fd())
 		// Best effort: more than the default needs a privilege when many pipes are that large (pipe(7)).
-		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, pipeSize)
-		_ = unix.SetNonblock(int(f.Fd()), true)
-		m.ends[stream] = f
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize)
+		err := unix.SetNonblock(fd, true)
+		var pipe *os.File
+		if err == nil {
+			pipe, err = duplicate(f) // only a file that is made of a non-blocking descriptor waits without a thread
+		}
+		if err != nil {
+			m.close()
+			return nil, fmt.Errorf("pipe of %s: %w", stream, err)
+		}
+		m.ends[stream] = &end{pipe: pipe}
 	}
-	return m
+	wire.Close([]*os.File{stdout, stderr})
+	return m, nil
+}
+
+func (m *member) close() {
+	for _, e := range m.ends {
+		_ = e.pipe.Close()
+	}
 }
 
 // join begins to give output to m; false when there will be none.
@@ -60,30 +116,78 @@ func (a *audience) join(m *member) bool {
 	return true
 }
 
-// tell gives output to all members. It never waits: a member whose pipe is full, or has no reader any more, is
-// dropped, so that neither the container nor its log nor the others notice.
+// tell gives output to all members. It never waits: a member for whom too much waits already, or whose pipe has no
+// reader any more, is dropped, so that neither the container nor its log nor the others notice.
 func (a *audience) tell(stream crilog.Stream, data []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for m := range a.members {
-		f := m.ends[stream]
-		if f == nil {
+		e := m.ends[stream]
+		if e == nil {
 			continue
 		}
-		if n, err := write1(f, data); n < len(data) {
-			m.slow = !errors.Is(err, unix.EPIPE)
+		rest := data
+		if !e.busy {
+			n, err := write1(e.pipe, data)
+			if errors.Is(err, unix.EPIPE) {
+				a.drop(m)
+				continue
+			}
+			rest = data[n:]
+		}
+		if len(rest) > 0 && !a.keep(m, e, rest) {
+			m.slow = true
 			a.drop(m)
 		}
 	}
 }
 
 // write1 writes as much as there is room for.
-func write1(f *os.File, data []byte) (int, error) {
-	for {
-		n, err := unix.Write(int(f.Fd()), data)
-		if !errors.Is(err, unix.EINTR) {
-			return max(n, 0), err
+func write1(f *os.File, data []byte) (n int, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	fault := conn.Control(func(fd uintptr) {
+		for n, err = unix.Write(int(fd), data); errors.Is(err, unix.EINTR); n, err = unix.Write(int(fd), data) {
 		}
+	})
+	return max(n, 0), errors.Join(fault, err)
+}
+
+// keep lets data wait for a member; false when that is too much. a.mu is held.
+func (a *audience) keep(m *member, e *end, data []byte) bool {
+	if m.owed+len(data) > memberBacklog || !m.spare.take(len(data)) {
+		return false
+	}
+	m.owed += len(data)
+	e.waiting = append(e.waiting, bytes.Clone(data))
+	if !e.busy {
+		e.busy = true
+		m.work.Go(func() { a.deliver(m, e) })
+	}
+	return true
+}
+
+// deliver puts what waits into the pipe, until nothing does any more or the member is dropped.
+func (a *audience) deliver(m *member, e *end) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for len(e.waiting) > 0 {
+		next := e.waiting[0]
+		e.waiting[0], e.waiting = nil, e.waiting[1:]
+		a.mu.Unlock()
+		_, err := e.pipe.Write(next)
+		a.mu.Lock()
+		m.owed -= len(next)
+		m.spare.give(len(next))
+		if err != nil {
+			a.drop(m)
+		}
+	}
+	e.busy = false
+	if a.over && m.owed == 0 {
+		a.drop(m)
 	}
 }
 
@@ -93,25 +197,34 @@ func (a *audience) drop(m *member) {
 		return
 	}
 	delete(a.members, m)
-	for _, f := range m.ends {
-		_ = f.Close()
+	m.close()
+	for _, e := range m.ends {
+		for _, data := range e.waiting {
+			m.owed -= len(data)
+			m.spare.give(len(data))
+		}
+		e.waiting = nil
 	}
 	close(m.left)
 }
 
+// leave returns when nothing is done for m any more.
 func (a *audience) leave(m *member) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.drop(m)
+	a.mu.Unlock()
+	m.work.Wait()
 }
 
-// end tells all that there is no more.
+// end tells all that there is no more; a member for whom something waits, after it has read that.
 func (a *audience) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.over = true
 	for m := range a.members {
-		a.drop(m)
+		if m.owed == 0 {
+			a.drop(m)
+		}
 	}
 }
 
@@ -147,8 +260,12 @@ func (s *Server) attachSession(ctx context.Context, r *api.AttachSession, at att
 		defer input.Close()
 		given = append(given, input)
 	}
-	m := newMember(ends[0], ends[1])
+	m, err := newMember(s.backlog, ends[0], ends[1])
+	if err != nil {
+		return nil, fmt.Errorf("attach to container %s: %w", c.rec.ID, err)
+	}
 	if !io.audience.join(m) {
+		m.close()
 		return nil, c.noStreams()
 	}
 	defer io.audience.leave(m)

@@ -46,6 +46,7 @@ type Server struct {
 	cgroups hierarchies
 	work    sync.WaitGroup // the goroutines that wait for containers and commands
 	serial  atomic.Uint64  // of terminals
+	backlog *allowance     // what may wait for those who are attached
 
 	mu         sync.Mutex
 	containers map[string]*container  // guarded by mu
@@ -73,7 +74,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, files: files, containers: map[string]*container{},
-		watchers: map[chan struct{}]bool{}, idleSince: time.Now(),
+		watchers: map[chan struct{}]bool{}, idleSince: time.Now(), backlog: newAllowance(monitorBacklog),
 	}
 	if s.cgroups, err = findHierarchies(); err != nil {
 		return err
