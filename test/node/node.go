@@ -101,6 +101,22 @@ func New(p Programs) (*Node, error) {
 	return n, n.startRegistry()
 }
 
+// UseDisk gives the node, before its start, a disk of its own for what is below /var on most nodes: images, layers,
+// records and logs. It is the given size, in bytes.
+func (n *Node) UseDisk(size int64) error {
+	disk := n.disk()
+	if err := os.Mkdir(disk, 0o711); err != nil {
+		return err
+	}
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprintf("mode=0711,size=%d", size)); err != nil {
+		return fmt.Errorf("mount %s: %w", disk, err)
+	}
+	n.Root, n.Logs = disk+"/root", disk+"/logs"
+	return os.Mkdir(n.Logs, 0o755)
+}
+
+func (n *Node) disk() string { return n.Base + "/disk" }
+
 // mountState makes the state directory what /run is where an initramfs has mounted it.
 func (n *Node) mountState() error {
 	if err := os.Mkdir(n.State, 0o711); err != nil {
@@ -109,8 +125,8 @@ func (n *Node) mountState() error {
 	return syscall.Mount("tmpfs", n.State, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, "mode=0711")
 }
 
-func (n *Node) unmountState() error {
-	err := syscall.Unmount(n.State, 0)
+func unmount(dir string) error {
+	err := syscall.Unmount(dir, 0)
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOENT) {
 		return nil // half a node
 	}
@@ -199,7 +215,7 @@ func (n *Node) Stop() (leftovers.State, error) {
 		note(n.registry.Process.Signal(syscall.SIGTERM))
 		note(n.registry.Wait())
 	}
-	note(errors.Join(n.unmountState(), n.stopSlice()))
+	note(errors.Join(unmount(n.State), unmount(n.disk()), n.stopSlice()))
 	left, err := leftovers.Since(n.before, n.Marks(), patience)
 	note(err)
 	if err == nil && len(left["mounts"]) == 0 { // never through a mount

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -188,25 +189,25 @@ func (s *Store) readImage(ctx context.Context, target imagespec.Descriptor) (Ima
 	return img, err
 }
 
-// layerDirs asks the snapshotter once where the layers are, by a view that is dropped at once: their
-// directories stay where they are as long as the image has a record.
+// keptBy is the label of a snapshot that the collector keeps as long as another one (containerd, docs/garbage-collection.md).
+const keptBy = "containerd.io/gc.bref.snapshot." + snapshotter
+
+// layerDirs asks the snapshotter where the layers are, by a view of them. The view stays as long as they do: to make one
+// takes room, and after a start on a full disk the images must be known to be removed.
 func (s *Store) layerDirs(ctx context.Context, diffs []digest.Digest) ([]string, error) {
 	if len(diffs) == 0 {
 		return nil, nil
 	}
 	chain := identity.ChainID(diffs).String()
 	key := "look-" + chain
-	if err := s.layers.Remove(ctx, key); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		return nil, fmt.Errorf("find layers: %w", err)
+	mounts, err := s.layers.Mounts(ctx, key)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		mounts, err = s.layers.View(ctx, key, chain, snapshots.WithLabels(map[string]string{keptBy: chain}))
 	}
-	mounts, err := s.layers.View(ctx, key, chain)
 	if err != nil {
 		return nil, fmt.Errorf("find layers: %w", err)
 	}
 	dirs := dirsOf(mounts)
-	if err := s.layers.Remove(ctx, key); err != nil {
-		return nil, fmt.Errorf("find layers: %w", err)
-	}
 	if len(dirs) != len(diffs) {
 		return nil, fmt.Errorf("find layers: %d directories of %d layers", len(dirs), len(diffs))
 	}

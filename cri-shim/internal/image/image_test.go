@@ -186,7 +186,7 @@ func TestRemoveTakesAllNames(t *testing.T) {
 	if _, err := f.s.Image("example.test/app:1"); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
-	f.waitFor("the layers to go", func() bool { return f.layerCount() == 1 })
+	f.waitFor("the layers to go", func() bool { return f.layerCount() == 2 }) // one, and the view of it
 }
 
 func (f *fixture) layerCount() int {
@@ -450,10 +450,18 @@ func TestFullDiskLosesNoImage(t *testing.T) {
 			}
 		}
 	}
+	f.reopen()
+	if _, err := f.s.Acquire(id, "c1"); err != nil {
+		t.Fatal(err)
+	}
+	look("after a start")
 	if err := f.s.Remove(t.Context(), "example.test/old:1"); err != nil {
 		t.Error(err)
 	}
 	look("after another was removed")
+	if _, err := f.s.Image("example.test/old:1"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("the other one: %v", err)
+	}
 	fillers, _ := filepath.Glob(filepath.Join(f.dir, "filler-*"))
 	for _, filler := range fillers {
 		if err := os.Remove(filler); err != nil {
@@ -464,7 +472,7 @@ func TestFullDiskLosesNoImage(t *testing.T) {
 	if _, err := f.s.Acquire(id, "c1"); err != nil {
 		t.Fatal(err)
 	}
-	look("after a start")
+	look("after a start with room")
 }
 
 func TestUsage(t *testing.T) {

@@ -63,7 +63,7 @@ func New(d Deps) (*Manager, error) {
 	}
 	base, cancel := context.WithCancel(context.Background())
 	return &Manager{
-		Deps: d, table: newTable(d.Store, d.Now), ops: newOperations(base), locks: newKeyedLock(),
+		Deps: d, table: newTable(d.Store, d.Now, d.Logger), ops: newOperations(base), locks: newKeyedLock(),
 		cancel: cancel, recovered: make(chan struct{}),
 	}, nil
 }
@@ -203,9 +203,8 @@ func (m *Manager) onExit(id ID, e Exit) {
 			c.exit(e)
 		}
 	})
-	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		m.Logger.Error("record the end of a container", "container", id, "pod", c.SandboxID, "err", err)
-		return
+	if err != nil {
+		return // removed meanwhile
 	}
 	m.ops.background(func(ctx context.Context) { m.tellStopped(ctx, id) })
 	m.Logger.Info("container ended", "container", id, "pod", c.SandboxID, "code", e.Code, "oom", e.OOMKilled)

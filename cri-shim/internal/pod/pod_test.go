@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -139,6 +140,80 @@ func TestFailedRunLeavesNothing(t *testing.T) {
 			w.mustBeEmpty(t)
 		})
 	}
+}
+
+// TestFullDisk: while no record can be written nothing new is made, what happens is shown, and all can be stopped and
+// removed, also by a process that was started meanwhile: it is how a disk gets room again.
+func TestFullDisk(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	ctx := t.Context()
+	run := func(pid NamespaceMode, names ...string) (ID, []ID) {
+		s, err := m.RunSandbox(ctx, sandboxConfig("p-"+string(pid), pid))
+		var ids []ID
+		for _, name := range names {
+			id, createErr := m.CreateContainer(ctx, string(s), containerConfig(name))
+			err = errors.Join(err, createErr)
+			ids = append(ids, id)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, ids
+	}
+	shared, ids := run(ModePod, "ends", "stopped", "runs", "waits")
+	private, _ := run(ModeContainer)
+	for _, id := range ids[:3] {
+		if err := m.StartContainer(ctx, string(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.set(func() { w.fail["put sandbox"], w.fail["put container"] = syscall.ENOSPC, syscall.ENOSPC })
+
+	if _, err := m.RunSandbox(ctx, sandboxConfig("new", ModePod)); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a new sandbox: %v", err)
+	}
+	if err := m.StartContainer(ctx, string(ids[3])); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a start: %v", err)
+	}
+	w.end(ids[0], Exit{Code: 3})
+	if err := m.StopContainer(ctx, string(ids[1]), time.Minute); err != nil {
+		t.Errorf("StopContainer: %v", err)
+	}
+	for i, want := range []State{Exited, Exited, Running, Created} {
+		if c, err := m.Container(string(ids[i])); err != nil || c.State != want {
+			t.Errorf("container %d: %s, want %s, %v", i, c.State, want, err)
+		}
+	}
+	if c, _ := m.Container(string(ids[0])); c.Exit.Code != 3 {
+		t.Errorf("got %+v", c.Exit)
+	}
+	if err := m.RemoveContainer(ctx, string(ids[0])); err != nil {
+		t.Errorf("RemoveContainer: %v", err)
+	}
+	if err := m.StopSandbox(ctx, string(private)); err != nil {
+		t.Errorf("StopSandbox: %v", err)
+	}
+
+	m = w.start(t)
+	if left := w.leftovers(); len(left) != 0 {
+		t.Errorf("nobody explains: %v", left)
+	}
+	for id, want := range map[ID]State{shared: Ready, private: NotReady} {
+		if s, err := m.Sandbox(string(id)); err != nil || s.State != want {
+			t.Errorf("after a restart sandbox %s: %s, want %s, %v", id, s.State, want, err)
+		}
+	}
+	for i, want := range map[int]State{1: Exited, 2: Running, 3: Created} {
+		if c, err := m.Container(string(ids[i])); err != nil || c.State != want {
+			t.Errorf("after a restart container %d: %s, want %s, %v", i, c.State, want, err)
+		}
+	}
+	if err := m.StopSandbox(ctx, string(shared)); err != nil {
+		t.Errorf("StopSandbox: %v", err)
+	}
+	removeAll(t, m)
+	w.mustBeEmpty(t)
 }
 
 func TestFailedCleanUpStaysListed(t *testing.T) {

@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// seen is what the outside says about one record's process.
+// seen is what the outside says about one record.
 type seen struct {
 	bootID string   // of this boot
 	proc   *Process // nil: the runtime does not know it
+	netns  string   // of a sandbox; "": none is pinned
 }
 
 // verdict is what recovery does with a record.
@@ -36,6 +37,8 @@ func decideSandbox(s Sandbox, now seen) verdict {
 		return markNotReady
 	case s.SharesPID() && (now.proc == nil || now.proc.Exit != nil):
 		return markNotReady
+	case !s.HostNetwork() && now.netns == "":
+		return markNotReady // stopped, which could not be written, or somebody has unmounted it
 	}
 	return keep
 }
@@ -90,10 +93,10 @@ func (m *Manager) recover(ctx context.Context) error {
 		}
 	})
 	for _, c := range containers {
-		m.recoverContainer(c, seen{m.BootID, byID[c.ID]})
+		m.recoverContainer(c, seen{bootID: m.BootID, proc: byID[c.ID]})
 	}
 	for _, s := range sandboxes {
-		m.recoverSandbox(s, seen{m.BootID, byID[s.ID]})
+		m.recoverSandbox(s, seen{m.BootID, byID[s.ID], m.Pinner.NetNS(s.ID)})
 	}
 	m.Logger.Info("recovered", "pods", len(sandboxes), "containers", len(containers), "bad", len(bad))
 	return nil

@@ -50,7 +50,7 @@ func TestDecideContainer(t *testing.T) {
 		{Exited, "old", nil, keep},
 		{Exited, "b", dead, keep},
 	} {
-		got := decideContainer(Container{State: c.state, BootID: c.boot}, seen{"b", c.proc})
+		got := decideContainer(Container{State: c.state, BootID: c.boot}, seen{bootID: "b", proc: c.proc})
 		if got != c.want {
 			t.Errorf("%s of boot %s with process %v: got %s, want %s", c.state, c.boot, c.proc, got, c.want)
 		}
@@ -64,21 +64,27 @@ func TestDecideSandbox(t *testing.T) {
 		boot  string
 		pid   NamespaceMode
 		proc  *Process
+		netns string
 		want  verdict
 	}{
-		{Creating, "b", ModeContainer, nil, teardown},
-		{Removing, "old", ModeContainer, nil, teardown},
-		{Ready, "b", ModeContainer, nil, keep},
-		{Ready, "old", ModeContainer, nil, markNotReady},
-		{Ready, "b", ModePod, alive, keep},
-		{Ready, "b", ModePod, dead, markNotReady},
-		{Ready, "b", ModePod, nil, markNotReady},
-		{NotReady, "old", ModePod, nil, keep},
+		{Creating, "b", ModeContainer, nil, "", teardown},
+		{Removing, "old", ModeContainer, nil, "", teardown},
+		{Ready, "b", ModeContainer, nil, "/ns", keep},
+		{Ready, "b", ModeContainer, nil, "", markNotReady},
+		{Ready, "old", ModeContainer, nil, "/ns", markNotReady},
+		{Ready, "b", ModePod, alive, "/ns", keep},
+		{Ready, "b", ModePod, dead, "/ns", markNotReady},
+		{Ready, "b", ModePod, nil, "/ns", markNotReady},
+		{NotReady, "old", ModePod, nil, "", keep},
 	} {
 		s := Sandbox{State: c.state, BootID: c.boot, Config: SandboxConfig{Namespaces: Namespaces{PID: c.pid}}}
-		if got := decideSandbox(s, seen{"b", c.proc}); got != c.want {
+		if got := decideSandbox(s, seen{"b", c.proc, c.netns}); got != c.want {
 			t.Errorf("%+v: got %s, want %s", c, got, c.want)
 		}
+	}
+	host := Sandbox{State: Ready, BootID: "b", Config: SandboxConfig{Namespaces: Namespaces{PID: ModeContainer, Network: ModeNode}}}
+	if got := decideSandbox(host, seen{bootID: "b"}); got != keep {
+		t.Errorf("with the host's network: got %s", got)
 	}
 }
 

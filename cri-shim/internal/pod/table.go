@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"strings"
 	"sync"
@@ -18,9 +19,11 @@ type view struct {
 	containers map[ID]Container
 }
 
-// table is the records in memory and on disk. A record is on disk before it is in the view.
+// table is the records in memory and on disk. A record is on disk before it is in the view. One that cannot be written,
+// on a full disk say, holds up what makes more, but neither what has happened outside nor what gives back: see foundAgain.
 type table struct {
 	store Store
+	log   *slog.Logger
 	view  atomic.Pointer[view]
 
 	// writing keeps the writes of one record in order. It is the only lock held over a write,
@@ -33,8 +36,8 @@ type table struct {
 	ended map[ID]chan struct{} // guarded by mu; closed when a container is Exited
 }
 
-func newTable(store Store, now func() time.Time) *table {
-	t := &table{store: store, writing: newKeyedLock(), events: newFeed(now), ended: make(map[ID]chan struct{})}
+func newTable(store Store, now func() time.Time, log *slog.Logger) *table {
+	t := &table{store: store, log: log, writing: newKeyedLock(), events: newFeed(now), ended: make(map[ID]chan struct{})}
 	t.view.Store(&view{sandboxes: map[ID]Sandbox{}, containers: map[ID]Container{}})
 	return t
 }
@@ -104,10 +107,26 @@ func (t *table) changeSandbox(id ID, f func(*Sandbox)) (Sandbox, error) {
 		return was, fmt.Errorf("sandbox %s: from %s to %s: %w", id, was.State, now.State, errdefs.ErrFailedPrecondition)
 	}
 	if err := t.addSandbox(now); err != nil {
-		return now, err
+		if !foundAgain(was.State, now.State) {
+			return now, err
+		}
+		t.log.Warn("go on without the record", "pod", id, "state", now.State, "err", err)
+		t.publish(func(v *view) { v.sandboxes[id] = now })
 	}
 	t.tellSandbox(was, now)
 	return now, nil
+}
+
+// foundAgain says that recovery comes to now from the record of was: the runtime and the kernel know of what runs and
+// what has ended, and every step of a removal may be repeated. Who frees a full disk begins with such moves.
+func foundAgain(was, now State) bool {
+	switch now {
+	case Exited, NotReady, Removing:
+		return true
+	case Running:
+		return was == Starting
+	}
+	return false
 }
 
 // changeContainer is changeSandbox for containers; it also wakes those who wait for the end.
@@ -127,18 +146,17 @@ func (t *table) changeContainer(id ID, f func(*Container)) (Container, error) {
 		return was, fmt.Errorf("container %s: from %s to %s: %w", id, was.State, now.State, errdefs.ErrFailedPrecondition)
 	}
 	if err = t.addContainer(now); err != nil {
-		if now.State != Exited {
+		if !foundAgain(was.State, now.State) {
 			return was, err
 		}
-		// An end is a fact of the outside: it is shown even when it cannot be written here. The
-		// runtime keeps it until Delete, so that recovery learns it again.
+		t.log.Warn("go on without the record", "container", id, "pod", now.SandboxID, "state", now.State, "err", err)
 		t.publish(func(v *view) { v.containers[id] = now })
 	}
 	t.tellContainer(was, now)
 	if now.State == Exited {
 		t.wake(id)
 	}
-	return now, err
+	return now, nil
 }
 
 func (t *table) dropSandbox(id ID) error {

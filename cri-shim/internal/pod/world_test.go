@@ -219,7 +219,14 @@ func (p worldPinner) PinPID(id ID, _ int) error {
 	return p.w.effect("pin pid", func() error { p.w.pinned[id] = true; return nil })
 }
 
-func (p worldPinner) NetNS(id ID) string { return "/ns/" + string(id) }
+func (p worldPinner) NetNS(id ID) string {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	if !p.w.pinned[id] {
+		return ""
+	}
+	return "/ns/" + string(id)
+}
 
 func (p worldPinner) Unpin(id ID) error {
 	return p.w.effect("unpin", func() error { delete(p.w.pinned, id); return nil })

@@ -119,7 +119,13 @@ func (s *Store) loadContainers(sandbox pod.ID) (containers []pod.Container, bad 
 	return containers, bad
 }
 
-func put(path string, record any) error {
+// put writes a record. When it cannot, a directory that it has made for it goes again.
+func put(path string, record any) (err error) {
+	defer func() {
+		if err != nil {
+			_ = sweep(filepath.Dir(path)) // refused where there is an older record, or anything else
+		}
+	}()
 	body, err := json.Marshal(record)
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", path, err)

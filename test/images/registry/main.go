@@ -79,10 +79,18 @@ func push(r *images.Registry) error {
 	if err != nil {
 		return err
 	}
+	layer, err = images.Layer(images.File{Path: "noise", Mode: 0o644, Data: noise(4 << 20)})
+	if err != nil {
+		return err
+	}
+	large, err := mutate.AppendLayers(busybox, layer)
+	if err != nil {
+		return err
+	}
 	for _, p := range []struct {
 		ref string
 		img v1.Image
-	}{{"busybox:latest", busybox}, {"busybox:1", busybox}, {"user:1000", user}, {"pause:latest", pause}, {"corrupt:latest", corrupt}} {
+	}{{"busybox:latest", busybox}, {"busybox:1", busybox}, {"user:1000", user}, {"pause:latest", pause}, {"corrupt:latest", corrupt}, {"large:latest", large}} {
 		if _, err := r.Push(p.ref, p.img); err != nil {
 			return err
 		}

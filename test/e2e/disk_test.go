@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/podwright/podwright/test/node"
+)
+
+const largeImage = "podwright.test/large:latest"
+
+// TestFullDisk: a pod fills the disk that images, layers, records and logs are on. Nothing new is made, nothing that
+// runs is harmed, what happens is seen, by a cri-shim that was started meanwhile as well, and all that frees a disk
+// works: stopping, removing, and deleting images.
+func TestFullDisk(t *testing.T) {
+	n := prepareNode(t)
+	n.must(n.UseDisk(64 << 20))
+	n.must(n.Start())
+	n.crictl("pull", image)
+	n.crictl("pull", largeImage)
+	idle := n.pod("idle")
+	p := n.pod("full")
+	fills := n.run(p, "full", "fills", "until [ -e /go ]; do sleep 0.1; done; dd if=/dev/zero of=/fills bs=64k; i=0; while echo x > /more$i; do i=$((i+1)); done; touch /dev/shm/full; exec sleep 1000", "")
+	counts := n.run(p, "full", "counts", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
+	ends := n.run(p, "full", "ends", obeying, "")
+	stops := n.run(p, "full", "stops", "exec sleep 1000", "")
+	waits, err := n.CreateContainer(p, "full", sleeper("waits"))
+	n.must(err)
+	n.exec(fills, "touch", "/go")
+	n.eventually(func() bool {
+		_, err := n.Crictl("exec", "--sync", fills, "test", "-e", "/dev/shm/full")
+		return err == nil
+	})
+	pid := n.pid(counts)
+
+	// Nothing new is made, and nothing is left of it.
+	if out, err := n.RunPod("new"); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("a new pod: %q, %v", out, err)
+	}
+	if _, err := n.CreateContainer(p, "full", sleeper("new")); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("a new container: %v", err)
+	}
+	if _, err := n.Crictl("start", waits); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("a start: %v", err)
+	}
+
+	// What happens is seen.
+	n.terminate(n.pid(ends))
+	n.eventually(func() bool { return n.container(ends).Status.State == "CONTAINER_EXITED" })
+	if got := n.container(ends).Status.ExitCode; got != 42 {
+		t.Errorf("exit code %d", got)
+	}
+	if got := n.exec(counts, "echo", "here"); got != "here" {
+		t.Errorf("exec: %q", got)
+	}
+	for _, args := range [][]string{{"stats"}, {"statsp"}, {"imagefsinfo"}, {"images"}} {
+		n.crictl(args...)
+	}
+	n.crictl("stop", "-t", "0", stops)
+	n.crictl("stopp", idle)
+	n.must(n.Kill())
+	n.must(n.Start())
+	for id, want := range map[string]string{ends: "EXITED", stops: "EXITED", counts: "RUNNING", fills: "RUNNING", waits: "CREATED"} {
+		c := n.container(id)
+		if c.Status.State != "CONTAINER_"+want || id == ends && c.Status.ExitCode != 42 {
+			t.Errorf("after a restart: want %s, got %+v", want, c.Status)
+		}
+	}
+	if got := n.crictl("pods", "-q", "--state", "Ready"); got != p {
+		t.Errorf("ready: %q, want %q", got, p)
+	}
+
+	// All that frees the disk works, and frees it.
+	n.crictl("rmp", idle)
+	n.crictl("rm", ends)
+	full := n.free()
+	n.crictl("rmi", largeImage)
+	n.eventually(func() bool { return n.free()-full >= 4<<20 }) // ext4 frees with its next commit
+	n.crictl("stop", "-t", "0", fills)
+	n.crictl("rm", fills)
+	n.eventually(func() bool { return n.free()-full >= 32<<20 })
+
+	// All goes on.
+	n.crictl("start", waits)
+	n.crictl("rmp", "-f", n.pod("new"))
+	if got := n.pid(counts); got != pid {
+		t.Errorf("the process is %d, and was %d", got, pid)
+	}
+	last := func() string { return lastLine(t, n.container(counts).Status.LogPath) }
+	before := last()
+	n.eventually(func() bool { return last() != before })
+	n.crictl("rmp", "-f", p)
+	if left, _ := filepath.Glob(n.Root + "/pods/*"); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// sleeper is a container that does nothing for long.
+func sleeper(name string) string { return node.ContainerJSON(name, image, "exec sleep 1000", "") }
+
+// free is what is free on the node's disk, in bytes, with what the file system reserves.
+func (n *tester) free() int64 {
+	n.t.Helper()
+	var st syscall.Statfs_t
+	n.must(syscall.Statfs(n.Root, &st))
+	return int64(st.Bfree) * st.Bsize
+}
+
+func lastLine(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
+	return all[len(all)-1]
+}
