@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,4 +118,61 @@ func lastLine(t *testing.T, path string) string {
 	}
 	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
 	return all[len(all)-1]
+}
+
+// TestFullState: the same for the file system of the state directory, /run on most nodes, which others fill.
+func TestFullState(t *testing.T) {
+	n := newNode(t)
+	p := n.pod("full")
+	runs := n.run(p, "full", "runs", "exec sleep 1000", "")
+	ends := n.run(p, "full", "ends", obeying, "")
+	stops := n.run(p, "full", "stops", "exec sleep 1000", "")
+	waits, err := n.CreateContainer(p, "full", sleeper("waits"))
+	n.must(err)
+	pid := n.pid(runs)
+	filler := n.fillState()
+
+	if _, err := n.CreateContainer(p, "full", sleeper("new")); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("a new container: %v", err)
+	}
+	if _, err := n.Crictl("start", waits); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("a start: %v", err)
+	}
+	n.terminate(n.pid(ends))
+	n.eventually(func() bool { return n.container(ends).Status.State == "CONTAINER_EXITED" })
+	n.crictl("stop", "-t", "0", stops)
+	n.must(n.Kill())
+	n.must(n.Start())
+	if c := n.container(ends); c.Status.State != "CONTAINER_EXITED" || c.Status.ExitCode != 42 {
+		t.Errorf("after a restart: %+v", c.Status)
+	}
+	if got := n.pid(runs); got != pid {
+		t.Errorf("the process is %d, and was %d", got, pid)
+	}
+	n.crictl("rm", ends, stops)
+	n.must(os.Remove(filler))
+	if got := n.exec(runs, "echo", "here"); got != "here" {
+		t.Errorf("exec: %q", got)
+	}
+	n.fillState()
+	n.crictl("rmp", "-f", p)
+	if left, _ := filepath.Glob(n.State + "/bundles/*"); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// fillState leaves no room on the file system of the state directory, and returns the file that takes it.
+func (n *tester) fillState() string {
+	n.t.Helper()
+	n.must(syscall.Mount("", n.State, "", syscall.MS_REMOUNT|syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, "size=4m"))
+	f, err := os.Create(n.State + "/filler")
+	n.must(err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		n.t.Fatal(err)
+	}
+	return f.Name()
 }
