@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/containerd/errdefs"
@@ -15,21 +16,31 @@ import (
 // would look like a whole one.
 const maxDepth = 1000
 
+// maxLinked bounds the files with several names that are remembered, to be counted once. What comes after them counts by
+// its share for each name, which is the same unless names are made or go meanwhile.
+const maxLinked = 1 << 16
+
 // walk adds up one tree. It never follows a link, because a container may put one anywhere at any moment.
 type walk struct {
 	layer  Layer
-	linked map[inode]bool // files with several names are counted once
+	linked map[inode]bool // files with several names
+	most   int            // of them
+	shares struct{ bytes, inodes float64 }
 }
 
 type inode struct{ dev, ino uint64 }
 
 // measure returns what a directory and all below it take on disk; one that is gone is ErrNotFound.
 func measure(ctx context.Context, dir string) (Layer, error) {
+	return measureWithin(ctx, dir, maxLinked)
+}
+
+func measureWithin(ctx context.Context, dir string, linked int) (Layer, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Layer{}, classify(dir, err)
 	}
-	w := walk{linked: map[inode]bool{}}
+	w := walk{linked: map[inode]bool{}, most: linked}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		_ = unix.Close(fd)
@@ -39,6 +50,8 @@ func measure(ctx context.Context, dir string) (Layer, error) {
 	if err := w.directory(ctx, os.NewFile(uintptr(fd), dir), 0); err != nil {
 		return Layer{}, fmt.Errorf("measure %s: %w", dir, err)
 	}
+	w.layer.Bytes += uint64(math.Round(w.shares.bytes))
+	w.layer.Inodes += uint64(math.Round(w.shares.inodes))
 	return w.layer, nil
 }
 
@@ -98,14 +111,20 @@ func ignoreGone(err error) error {
 }
 
 func (w *walk) count(st *unix.Stat_t) {
+	const block = 512 // of st_blocks, whatever the file system's is (stat(3type))
+	bytes := uint64(st.Blocks) * block
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1 {
 		key := inode{st.Dev, st.Ino}
-		if w.linked[key] {
+		switch {
+		case w.linked[key]:
+			return
+		case len(w.linked) >= w.most:
+			w.shares.bytes += float64(bytes) / float64(st.Nlink)
+			w.shares.inodes += 1 / float64(st.Nlink)
 			return
 		}
 		w.linked[key] = true
 	}
-	const block = 512 // of st_blocks, whatever the file system's is (stat(3type))
-	w.layer.Bytes += uint64(st.Blocks) * block
+	w.layer.Bytes += bytes
 	w.layer.Inodes++
 }

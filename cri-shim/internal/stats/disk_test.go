@@ -68,6 +68,28 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// TestMeasureBoundsLinks: files with several names count once each, however few of them are remembered.
+func TestMeasureBoundsLinks(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 10 {
+		write(t, filepath.Join(dir, fmt.Sprint("a", i)), 100_000)
+		for j := range i % 4 {
+			if err := os.Link(filepath.Join(dir, fmt.Sprint("a", i)), filepath.Join(dir, fmt.Sprintf("b%d-%d", i, j))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want, err := measure(t.Context(), dir)
+	if err != nil || want.Inodes != 11 {
+		t.Fatalf("got %+v, %v", want, err)
+	}
+	for most := range 8 {
+		if got, err := measureWithin(t.Context(), dir, most); err != nil || got != want {
+			t.Errorf("remembering %d: got %+v, want %+v, %v", most, got, want, err)
+		}
+	}
+}
+
 // TestMeasureBoundsDepth: a tree as deep as no path can name is refused, and holds no file open.
 func TestMeasureBoundsDepth(t *testing.T) {
 	dir := t.TempDir()
