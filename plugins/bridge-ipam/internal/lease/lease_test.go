@@ -322,7 +322,11 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	for range 60 {
 		cmd := exec.Command(self)
 		cmd.Env = append(os.Environ(), crasherEnv+"="+dir)
+		begun, err := cmd.StdoutPipe()
+		ok(t, err)
 		ok(t, cmd.Start())
+		_, err = begun.Read(make([]byte, 1)) // a busy machine takes longer to start it than it is to live
+		ok(t, err)
 		time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond)
 		ok(t, cmd.Process.Kill())
 		_ = cmd.Wait()
@@ -355,6 +359,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 
 func crasher(dir string) {
 	s := New(dir, "net", "boot1")
+	fmt.Println("begins")
 	for i := 0; ; i++ {
 		l, err := s.Lock()
 		if err != nil {
