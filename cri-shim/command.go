@@ -53,7 +53,7 @@ func Command(version string) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help: %w", err, c.CommandPath(), errdefs.ErrInvalidArgument)
 	})
-	root.AddCommand(serveCommand(version), configCommand(), doctorCommand(), &cobra.Command{
+	root.AddCommand(serveCommand(version), importCommand(), configCommand(), doctorCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(c.OutOrStdout(), "cri-shim", version)

@@ -52,6 +52,7 @@ func TestWrongUse(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"serve", "--nope"}, {"serve", "x"}, {"config", "check"}, {"config", "nope"}, {"serve", "--config", "/does/not/exist"},
 		{"serve", "--root", "relative"}, {"serve", "--log-level", "loud"}, {"serve", "--runtime", ""},
+		{"import"}, {"import", "--name", "x:1", "a", "b"}, {"import", "--config", "/does/not/exist", "-"}, {"import", "--listen", "", "--state", "relative", "-"},
 		{"doctor", "x"}, {"doctor", "-o", "yaml"}, {"doctor", "--config", "/does/not/exist"}, {"doctor", "--state", "relative"},
 	} {
 		if _, err := execute(t, args...); ExitCode(err) != 2 || !errdefs.IsInvalidArgument(err) {

@@ -3,6 +3,7 @@ package crishim
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -36,13 +37,28 @@ func (i *images) Pull(ctx context.Context, ref string, c criserver.Credentials) 
 	id, err := i.store.Pull(ctx, ref, image.Auth{
 		Username: c.Username, Password: c.Password, Server: c.Server, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
 	})
+	return id, imageFault(err)
+}
+
+// imageFault gives errors of the store the server's classes.
+func imageFault(err error) error {
 	switch {
 	case errors.Is(err, image.ErrRegistryUnavailable):
-		err = classed{err, criserver.ErrRegistryUnavailable}
+		return classed{err, criserver.ErrRegistryUnavailable}
 	case errors.Is(err, image.ErrVerification):
-		err = classed{err, criserver.ErrSignature}
+		return classed{err, criserver.ErrSignature}
 	}
-	return id, err
+	return err
+}
+
+// Import implements criserver.Images.
+func (i *images) Import(ctx context.Context, archive io.Reader, name string) (map[string]string, error) {
+	all, err := i.store.Import(ctx, archive, name)
+	ids := map[string]string{}
+	for _, img := range all {
+		ids[img.Name] = img.ID
+	}
+	return ids, imageFault(err)
 }
 
 // classed gives an error the server's class without adding its text.

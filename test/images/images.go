@@ -138,6 +138,15 @@ func Configure(img v1.Image, change func(*v1.Config)) (v1.Image, error) {
 	return mutate.ConfigFile(img, cf)
 }
 
+// Save writes an image into a file as docker save does.
+func Save(path, ref string, img v1.Image) error {
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		return err
+	}
+	return tarball.WriteToFile(path, tag, img)
+}
+
 // Registry is an image registry on loopback.
 type Registry struct {
 	Addr   string // host:port

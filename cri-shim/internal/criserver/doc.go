@@ -4,6 +4,8 @@
 // (…_in.go), and become values of the domain; records become answers (…_out.go). Readiness, error
 // codes, panics and logging are one interceptor. What is not implemented answers Unimplemented.
 //
+// Beside the CRI one service of our own is on the socket, for cri-shim import (import.go).
+//
 // It never touches the kernel, a file of a container or the network, and it keeps no state: a crash
 // loses only answers, and callers ask again.
 package criserver

@@ -1,13 +1,17 @@
 package criserver
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,12 +147,13 @@ func (p *fakePods) ExecSync(ctx context.Context, id string, cmd []string, timeou
 func (p *fakePods) ReopenLog(ctx context.Context, id string) error { return p.do(ctx, "reopen "+id) }
 
 type fakeImages struct {
-	mu      sync.Mutex
-	images  []Image
-	pullErr error
-	pulled  string
-	auth    Credentials
-	removed []string
+	imported atomic.Int64
+	mu       sync.Mutex
+	images   []Image
+	pullErr  error
+	pulled   string
+	auth     Credentials
+	removed  []string
 }
 
 func (i *fakeImages) Pull(_ context.Context, ref string, c Credentials) (string, error) {
@@ -156,6 +161,19 @@ func (i *fakeImages) Pull(_ context.Context, ref string, c Credentials) (string,
 	defer i.mu.Unlock()
 	i.pulled, i.auth = ref, c
 	return imageID, i.pullErr
+}
+
+// Import takes every archive for one image, whose id is what the archive says.
+func (i *fakeImages) Import(_ context.Context, archive io.Reader, name string) (map[string]string, error) {
+	data, err := io.ReadAll(archive)
+	if err != nil {
+		return nil, err
+	}
+	if name == "bad" {
+		return nil, fmt.Errorf("name %q: %w", name, errdefs.ErrInvalidArgument)
+	}
+	i.imported.Add(1)
+	return map[string]string{"z": "1", cmp.Or(name, "a"): fmt.Sprintf("%x", sha256.Sum256(data))}, nil
 }
 
 func (i *fakeImages) List(context.Context) ([]Image, error) { return i.images, nil }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
@@ -73,6 +74,9 @@ type Events interface {
 type Images interface {
 	// Pull returns the id of the image. Its errors may be ErrRegistryUnavailable or ErrSignature.
 	Pull(ctx context.Context, ref string, c Credentials) (id string, err error)
+	// Import takes in the images of a tar archive, all or none, and returns their ids by name. name is for the only one
+	// of an archive, "" to keep the names in it.
+	Import(ctx context.Context, archive io.Reader, name string) (map[string]string, error)
 	List(context.Context) ([]Image, error)
 	// Find is errdefs.ErrNotFound when there is none.
 	Find(ctx context.Context, ref string) (Image, error)

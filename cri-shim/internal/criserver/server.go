@@ -95,7 +95,9 @@ func New(d Deps) (*Server, error) {
 	)
 	service := &runtimeService{Deps: d, config: string(config), ending: make(chan struct{})}
 	runtime.RegisterRuntimeServiceServer(s, service)
-	runtime.RegisterImageServiceServer(s, &imageService{images: d.Images, root: d.Layout.Images(), handlers: d.Handlers})
+	images := &imageService{images: d.Images, root: d.Layout.Images(), handlers: d.Handlers}
+	runtime.RegisterImageServiceServer(s, images)
+	s.RegisterService(&importDesc, images)
 	return &Server{grpc: s, service: service}, nil
 }
 

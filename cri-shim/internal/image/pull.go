@@ -55,28 +55,36 @@ func (s *Store) Pull(ctx context.Context, ref string, auth Auth) (string, error)
 }
 
 func (s *Store) pull(ctx context.Context, name string, auth Auth) (id string, err error) {
+	err = s.leased(ctx, func(ctx context.Context) error {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		watch := newProgress(s.cfg.ProgressTimeout, cancel)
+		defer watch.stop()
+
+		target, err := s.fetch(ctx, name, auth, watch)
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+				return cause
+			}
+			return err
+		}
+		id, err = s.record(ctx, name, target)
+		return err
+	})
+	return id, err
+}
+
+// leased runs f, and keeps what it stores until it returns. What no image refers to then goes.
+func (s *Store) leased(ctx context.Context, f func(context.Context) error) (err error) {
 	lease, err := s.leases.Create(ctx, leases.WithRandomID())
 	if err != nil {
-		return "", fmt.Errorf("begin: %w", err)
+		return fmt.Errorf("begin: %w", err)
 	}
-	begun := ctx
 	defer func() {
-		err = errors.Join(err, s.leases.Delete(context.WithoutCancel(begun), lease))
+		err = errors.Join(err, s.leases.Delete(context.WithoutCancel(ctx), lease))
 		s.Collect()
 	}()
-	ctx, cancel := context.WithCancelCause(leases.WithLease(ctx, lease.ID))
-	defer cancel(nil)
-	watch := newProgress(s.cfg.ProgressTimeout, cancel)
-	defer watch.stop()
-
-	target, err := s.fetch(ctx, name, auth, watch)
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-			return "", cause
-		}
-		return "", err
-	}
-	return s.record(ctx, name, target)
+	return f(leases.WithLease(ctx, lease.ID))
 }
 
 // fetch downloads and unpacks.
@@ -97,6 +105,11 @@ func (s *Store) fetch(ctx context.Context, name string, auth Auth, watch *progre
 	if err != nil {
 		return target, err
 	}
+	return target, s.unpack(ctx, target, remotes.FetchHandler(s.content, watch.over(fetcher)))
+}
+
+// unpack unpacks an image, each part of it after get has stored it.
+func (s *Store) unpack(ctx context.Context, target imagespec.Descriptor, get images.HandlerFunc) error {
 	limit := semaphore.NewWeighted(int64(max(s.cfg.MaxParallelDownloads, 1)))
 	unpacker, err := unpack.NewUnpacker(ctx, s.content, unpack.WithLimiter(limit), unpack.WithUnpackPlatform(unpack.Platform{
 		Platform: platforms.All, SnapshotterKey: snapshotter, Snapshotter: s.layers,
@@ -104,20 +117,20 @@ func (s *Store) fetch(ctx context.Context, name string, auth Auth, watch *progre
 		ApplyOpts: []diff.ApplyOpt{diff.WithSyncFs(true)}, // before the record says that it is complete
 	}))
 	if err != nil {
-		return target, err
+		return err
 	}
 	children := images.SetChildrenMappedLabels(s.content, images.ChildrenHandler(s.content), images.ChildGCLabelsFilterLayers)
 	children = images.LimitManifests(images.FilterPlatforms(children, platforms.Default()), platforms.Default(), 1)
-	handler := unpacker.Unpack(images.Handlers(images.HandlerFunc(refuseHuge), remotes.FetchHandler(s.content, watch.over(fetcher)), children))
+	handler := unpacker.Unpack(images.Handlers(images.HandlerFunc(refuseHuge), get, children))
 	err = images.Dispatch(ctx, handler, nil, target)
 	result, unpackErr := unpacker.Wait()
 	if err := errors.Join(err, unpackErr); err != nil {
-		return target, err
+		return err
 	}
 	if result.Unpacks == 0 {
-		return target, fmt.Errorf("no image for %s in it: %w", platforms.DefaultString(), errdefs.ErrNotFound)
+		return fmt.Errorf("no image for %s in it: %w", platforms.DefaultString(), errdefs.ErrNotFound)
 	}
-	return target, nil
+	return nil
 }
 
 // refuseHuge keeps a registry from filling the memory with a manifest.
