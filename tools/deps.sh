@@ -11,6 +11,7 @@ need=(
 	"nft:nftables"
 	"ip:iproute2"
 	"conntrack:conntrack"
+	"iptables:iptables" # what the plugins that bridge-ipam is compared with work by
 	"iperf3:iperf3" # the test of bandwidth limits
 	"file:file"
 	"gcc:gcc libc6-dev" # the race detector links C
