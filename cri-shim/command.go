@@ -83,12 +83,8 @@ func serveCommand(version string) *cobra.Command {
 and the next start finds them again. It is ready when the socket answers Version; systemd is told so.` + "\n" + exitHelp,
 		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := Load(file)
+			cfg, err := o.load(c, file)
 			if err != nil {
-				return err
-			}
-			o.apply(c, &cfg)
-			if err := cfg.Validate(); err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, syscall.SIGINT)

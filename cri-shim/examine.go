@@ -47,12 +47,8 @@ Exit codes: 0 nothing failed and nothing is left or missing; 1 there are finding
 			if output != "text" && output != "json" {
 				return fmt.Errorf("-o %q: want text or json: %w", output, errdefs.ErrInvalidArgument)
 			}
-			cfg, err := Load(file)
+			cfg, err := o.load(c, file)
 			if err != nil {
-				return err
-			}
-			o.apply(c, &cfg)
-			if err := cfg.Validate(); err != nil {
 				return err
 			}
 			r, err := examine(c.Context(), cfg, file, patience)

@@ -37,12 +37,8 @@ Exit codes: 0 all are there; 1 one could not be imported; 2 wrong arguments or a
 			if name != "" && len(args) > 1 {
 				return fmt.Errorf("--name %q: %d archives, and a name can be given to the image of one: %w", name, len(args), errdefs.ErrInvalidArgument)
 			}
-			cfg, err := Load(file)
+			cfg, err := o.load(c, file)
 			if err != nil {
-				return err
-			}
-			o.apply(c, &cfg)
-			if err := cfg.Validate(); err != nil {
 				return err
 			}
 			conn, err := grpc.NewClient("unix://"+cfg.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))

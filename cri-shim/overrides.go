@@ -23,6 +23,16 @@ func (o *overrides) flags(c *cobra.Command) {
 	f.StringVar(&o.registryConfigDir, "registry-config-dir", "", "`DIR` with a hosts.toml per registry")
 }
 
+// load reads the configuration of a file, "" for the default one, with what was given by flags.
+func (o *overrides) load(c *cobra.Command, file string) (Config, error) {
+	cfg, err := Load(file)
+	if err != nil {
+		return Config{}, err
+	}
+	o.apply(c, &cfg)
+	return cfg, cfg.Validate()
+}
+
 // apply takes over what was given, also when it is empty.
 func (o *overrides) apply(c *cobra.Command, cfg *Config) {
 	for name, t := range map[string]struct{ from, to *string }{

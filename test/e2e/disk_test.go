@@ -41,12 +41,7 @@ func TestFullDisk(t *testing.T) {
 	if out, err := n.RunPod("new"); err == nil || !strings.Contains(err.Error(), "no space left on device") {
 		t.Errorf("a new pod: %q, %v", out, err)
 	}
-	if _, err := n.CreateContainer(p, "full", sleeper("new")); err == nil || !strings.Contains(err.Error(), "no space left on device") {
-		t.Errorf("a new container: %v", err)
-	}
-	if _, err := n.Crictl("start", waits); err == nil || !strings.Contains(err.Error(), "no space left on device") {
-		t.Errorf("a start: %v", err)
-	}
+	n.refusesMore(p, waits)
 
 	// What happens is seen.
 	n.terminate(n.pid(ends))
@@ -99,6 +94,18 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// refusesMore asks for what needs room: another container in a pod, and the start of one that was made before.
+func (n *tester) refusesMore(pod, created string) {
+	n.t.Helper()
+	_, err := n.CreateContainer(pod, "full", sleeper("new"))
+	_, startErr := n.Crictl("start", created)
+	for what, err := range map[string]error{"a new container": err, "a start": startErr} {
+		if err == nil || !strings.Contains(err.Error(), "no space left on device") {
+			n.t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // sleeper is a container that does nothing for long.
 func sleeper(name string) string { return node.ContainerJSON(name, image, "exec sleep 1000", "") }
 
@@ -132,12 +139,7 @@ func TestFullState(t *testing.T) {
 	pid := n.pid(runs)
 	filler := n.fillState()
 
-	if _, err := n.CreateContainer(p, "full", sleeper("new")); err == nil || !strings.Contains(err.Error(), "no space left on device") {
-		t.Errorf("a new container: %v", err)
-	}
-	if _, err := n.Crictl("start", waits); err == nil || !strings.Contains(err.Error(), "no space left on device") {
-		t.Errorf("a start: %v", err)
-	}
+	n.refusesMore(p, waits)
 	n.terminate(n.pid(ends))
 	n.eventually(func() bool { return n.container(ends).Status.State == "CONTAINER_EXITED" })
 	n.crictl("stop", "-t", "0", stops)

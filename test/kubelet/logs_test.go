@@ -81,7 +81,7 @@ func testPreviousLog(t *testing.T, w *world) {
 	before, err := w.Logs(t.Context(), name, "main", true)
 	must(t, err)
 	equal(t, "the log before", before, "first\n")
-	equal(t, "log", w.logs(t, name, "main"), "second\n")
+	w.logged(t, name, "main", "second\n")
 }
 
 func testTerminationMessage(t *testing.T, w *world) {

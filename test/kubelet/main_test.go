@@ -297,6 +297,19 @@ func (w *world) logs(t *testing.T, pod, container string) string {
 	return text
 }
 
+// logged waits until a container that runs has logged all of this, and nothing else.
+func (w *world) logged(t *testing.T, pod, container string, want ...string) {
+	t.Helper()
+	w.eventually(t, pod+": log of "+container, 60*time.Second, func() string {
+		got, err := w.Logs(t.Context(), pod, container, false)
+		missing := func(line string) bool { return !strings.Contains(got, line) }
+		if err != nil || slices.ContainsFunc(want, missing) || len(got) != len(strings.Join(want, "")) {
+			return fmt.Sprintf("%q, want %q, %v", got, want, err)
+		}
+		return ""
+	})
+}
+
 // run must succeed.
 func (w *world) run(t *testing.T, pod, container, command string) string {
 	t.Helper()

@@ -90,7 +90,7 @@ func testRunning(t *testing.T, w *world) {
 	if !strings.HasPrefix(p.Status.PodIP, w.node.Subnet+".") {
 		t.Errorf("address %s, want one of %s.0/24", p.Status.PodIP, w.node.Subnet)
 	}
-	contains(t, "log", w.logs(t, name, "main"), "hello\n", "oops\n")
+	w.logged(t, name, "main", "hello\n", "oops\n")
 	contains(t, "hostname", w.run(t, name, "main", "hostname"), staticName(name))
 	contains(t, "/etc/hosts", w.run(t, name, "main", "cat /etc/hosts"), p.Status.PodIP+"\t"+staticName(name), "Kubernetes-managed")
 	contains(t, "/etc/resolv.conf", w.run(t, name, "main", "cat /etc/resolv.conf"), "nameserver 192.0.2.53", "search podwright.test")
@@ -165,5 +165,5 @@ func testChange(t *testing.T, w *world) {
 	w.until(t, name, "made anew", func(p Pod) bool {
 		return p.Metadata.UID != before.Metadata.UID && p.Container("main").Ready
 	})
-	equal(t, "log", w.logs(t, name, "main"), "two\n")
+	w.logged(t, name, "main", "two\n")
 }
