@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -36,6 +37,35 @@ func TestKillShim(t *testing.T) {
 	}
 	n.crictl("stop", "-t", "0", counting)
 	n.noGap(counting, before+20)
+}
+
+// TestKillShimDuringStart: a start goes on without its cri-shim. The next one, which is there before the start has ended,
+// shows what came of it: as Created a kubelet would start a second container beside this one.
+func TestKillShimDuringStart(t *testing.T) {
+	n := prepareNode(t)
+	runtime, err := exec.LookPath("runc")
+	n.must(err)
+	slow := n.Base + "/slow-runc"
+	n.must(os.WriteFile(slow, []byte("#!/bin/sh\ncase \" $* \" in *' run '*) touch "+n.Base+"/runs; sleep 4;; esac\nexec "+runtime+" \"$@\"\n"), 0o755))
+	n.UseRuntime(slow)
+	n.must(n.Start())
+	n.crictl("pull", image)
+	p := n.pod("start")
+	id, err := n.CreateContainer(p, "start", sleeper("slow"))
+	n.must(err)
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		_, _ = n.Crictl("start", id) // its cri-shim is killed
+	}()
+	n.eventually(func() bool { _, err := os.Stat(n.Base + "/runs"); return err == nil })
+	n.must(n.Kill())
+	n.must(n.Start())
+	if c := n.container(id); c.Status.State != "CONTAINER_RUNNING" {
+		t.Errorf("got %+v", c.Status)
+	}
+	<-started
+	n.crictl("stop", "-t", "0", id)
 }
 
 // lines counts those of a counting container's log.

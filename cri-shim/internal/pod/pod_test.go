@@ -216,6 +216,51 @@ func TestFullDisk(t *testing.T) {
 	w.mustBeEmpty(t)
 }
 
+// TestStartOutlivesItsManager: the runtime goes on with a start whose cri-shim was killed. Nobody may see the container
+// as Created meanwhile: it would be started anew.
+func TestStartOutlivesItsManager(t *testing.T) {
+	for what, c := range map[string]struct {
+		runs bool
+		want State
+	}{"it comes about": {true, Running}, "it fails": {false, Created}} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld()
+			m := w.start(t)
+			s, err := m.RunSandbox(t.Context(), sandboxConfig("a", ModeContainer))
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, err := m.CreateContainer(t.Context(), string(s), containerConfig("c"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.kill()
+			ends := make(chan struct{})
+			w.set(func() {
+				c := w.containers[id]
+				c.State = Starting
+				w.containers[id] = c
+				w.starting = map[ID]chan struct{}{id: ends}
+			})
+			go func() {
+				time.Sleep(50 * time.Millisecond)
+				w.set(func() {
+					if c.runs {
+						w.procs[id] = &Process{ID: id, PID: 7, StartedAt: time.Now()}
+					}
+				})
+				close(ends)
+			}()
+			m = w.start(t)
+			if got, err := m.Container(string(id)); err != nil || got.State != c.want {
+				t.Errorf("got %s, want %s, %v", got.State, c.want, err)
+			}
+			removeAll(t, m)
+			w.mustBeEmpty(t)
+		})
+	}
+}
+
 func TestFailedCleanUpStaysListed(t *testing.T) {
 	w := newWorld()
 	w.fail["attach"], w.fail["detach"] = errors.New("no add"), errors.New("no del")

@@ -2,7 +2,9 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -76,13 +78,13 @@ func (m *Manager) recover(ctx context.Context) error {
 	for _, b := range bad {
 		m.Logger.Error("a record was set aside", "err", b)
 	}
-	procs, err := m.Runtime.List(ctx)
+	byID, err := m.whatRuns(ctx)
 	if err != nil {
-		return fmt.Errorf("list running containers: %w", err)
+		return err
 	}
-	byID := make(map[ID]*Process, len(procs))
-	for i := range procs {
-		byID[procs[i].ID] = &procs[i]
+	late := m.awaitStarts(ctx, containers, byID)
+	if byID, err = m.whatRuns(ctx); err != nil {
+		return err
 	}
 	m.table.publish(func(v *view) {
 		for _, s := range sandboxes {
@@ -93,6 +95,10 @@ func (m *Manager) recover(ctx context.Context) error {
 		}
 	})
 	for _, c := range containers {
+		if late[c.ID] {
+			m.ops.background(func(ctx context.Context) { m.recoverLate(ctx, c.ID) })
+			continue
+		}
 		m.recoverContainer(c, seen{bootID: m.BootID, proc: byID[c.ID]})
 	}
 	for _, s := range sandboxes {
@@ -100,6 +106,69 @@ func (m *Manager) recover(ctx context.Context) error {
 	}
 	m.Logger.Info("recovered", "pods", len(sandboxes), "containers", len(containers), "bad", len(bad))
 	return nil
+}
+
+// whatRuns is what the runtime knows, by id.
+func (m *Manager) whatRuns(ctx context.Context) (map[ID]*Process, error) {
+	procs, err := m.Runtime.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list running containers: %w", err)
+	}
+	byID := make(map[ID]*Process, len(procs))
+	for i := range procs {
+		byID[procs[i].ID] = &procs[i]
+	}
+	return byID, nil
+}
+
+// awaitStarts waits a while for starts that the runtime goes on with although their cri-shim was killed, and returns
+// those that still have not ended. A container that was shown as Created meanwhile would be started anew, by a kubelet
+// as a second one beside it.
+func (m *Manager) awaitStarts(ctx context.Context, containers []Container, runs map[ID]*Process) map[ID]bool {
+	const patience = 20 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	late := map[ID]bool{}
+	for _, c := range containers {
+		if c.State != Starting || c.BootID != m.BootID || runs[c.ID] != nil {
+			continue
+		}
+		wg.Go(func() {
+			if m.awaitStart(ctx, c.ID) {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			late[c.ID] = true
+		})
+	}
+	wg.Wait()
+	return late
+}
+
+// awaitStart returns once no start of a container is under way; false when ctx ended before.
+func (m *Manager) awaitStart(ctx context.Context, id ID) bool {
+	// The runtime answers what concerns a container when its start has ended; this does no harm to any.
+	err := m.Runtime.ReopenLog(ctx, id)
+	return err == nil || ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// recoverLate is recoverContainer for a container whose start takes long.
+func (m *Manager) recoverLate(ctx context.Context, id ID) {
+	m.Logger.Warn("a container is still being started", "container", id)
+	if !m.awaitStart(ctx, id) {
+		return // the process ends, and the next one asks again
+	}
+	runs, err := m.whatRuns(ctx)
+	if err != nil {
+		m.Logger.Warn("recover container", "container", id, "err", err)
+		return
+	}
+	if c, ok := m.table.container(id); ok && c.State == Starting {
+		m.recoverContainer(c, seen{bootID: m.BootID, proc: runs[id]})
+	}
 }
 
 func (m *Manager) recoverContainer(c Container, now seen) {

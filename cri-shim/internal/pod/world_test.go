@@ -38,6 +38,7 @@ type world struct {
 	specs      map[ID]Resources       // in config.json
 	limits     map[ID]string          // of running containers
 	signals    []string
+	starting   map[ID]chan struct{} // starts that outlive a Manager; closed when they have ended
 	watcher    func(ID, Exit)
 	deaf       bool // the process ignores its stop signal
 	nextPID    int
@@ -312,7 +313,21 @@ func (r worldRuntime) Delete(_ context.Context, id ID) error {
 }
 
 func (r worldRuntime) Exec(context.Context, ExecSpec) (ExecResult, error) { return ExecResult{}, nil }
-func (r worldRuntime) ReopenLog(context.Context, ID) error                { return nil }
+
+func (r worldRuntime) ReopenLog(ctx context.Context, id ID) error {
+	r.w.mu.Lock()
+	gate := r.w.starting[id]
+	r.w.mu.Unlock()
+	if gate == nil {
+		return nil
+	}
+	select {
+	case <-gate:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 func (r worldRuntime) List(context.Context) ([]Process, error) {
 	r.w.mu.Lock()
