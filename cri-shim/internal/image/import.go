@@ -23,7 +23,8 @@ type Imported struct{ Name, ID string }
 
 // Import takes in the images of a tar archive, which may be compressed, as if they had been pulled: an OCI image layout
 // (image-spec, image-layout.md) or what docker save writes. An archive of one image may be given the name that it shall
-// have; else each must have one of its own. An import that fails leaves nothing behind. What is no such archive, or has
+// have; else each must have one of its own. An import that fails leaves nothing behind, but for images that were recorded
+// before the metadata could not be written any more. What is no such archive, or has
 // no name, is errdefs.ErrInvalidArgument; one without an image for this machine, errdefs.ErrNotFound; what the node's
 // verifiers refuse, ErrVerification.
 func (s *Store) Import(ctx context.Context, r io.Reader, name string) ([]Imported, error) {

@@ -163,12 +163,26 @@ func TestFullDisk(t *testing.T) {
 	}
 	shared, ids := run(ModePod, "ends", "stopped", "runs", "waits")
 	private, _ := run(ModeContainer)
-	for _, id := range ids[:3] {
+	for _, id := range ids[:2] {
 		if err := m.StartContainer(ctx, string(id)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.set(func() { w.fail["put sandbox"], w.fail["put container"] = syscall.ENOSPC, syscall.ENOSPC })
+	// The disk is full before the third start has ended.
+	gate, started := make(chan struct{}), make(chan error)
+	w.set(func() { w.block["start"] = gate })
+	go func() { started <- m.StartContainer(ctx, string(ids[2])) }()
+	for c, _ := m.Container(string(ids[2])); c.State != Starting; c, _ = m.Container(string(ids[2])) {
+		time.Sleep(time.Millisecond)
+	}
+	w.set(func() {
+		w.fail["put sandbox"], w.fail["put container"] = syscall.ENOSPC, syscall.ENOSPC
+		delete(w.block, "start")
+	})
+	close(gate)
+	if err := <-started; err != nil {
+		t.Errorf("a start that was under way: %v", err)
+	}
 
 	if _, err := m.RunSandbox(ctx, sandboxConfig("new", ModePod)); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a new sandbox: %v", err)

@@ -41,7 +41,8 @@ func (s *Server) Freeze(ctx context.Context, stream api.Monitor_FreezeServer) (e
 	defer cancel()
 	var frozen []*container
 	defer func() { err = toWire(errors.Join(err, s.thaw(ctx, frozen))) }() // no interceptor sees streams
-	slices.Sort(r.Ids)                                                     // two that ask for the same containers do not wait for each other
+	// In one order: two that ask for the same containers do not wait for each other.
+	slices.Sort(r.Ids)
 	for _, id := range slices.Compact(r.Ids) {
 		c, rt, err := s.find(ctx, id)
 		if err != nil {
