@@ -106,16 +106,21 @@ func onEach(pods []pod, least int, nodes ...*Node) bool {
 
 func (w *world) nothingLeft(t *testing.T, n *Node) {
 	t.Helper()
-	left, err := n.Since(t.Context(), w.before[n], time.Minute)
-	must(t, err)
-	if !left.Empty() {
-		t.Errorf("%s: %s\n%s", n.Name, left, left.Details())
+	kernel := func(when string) {
+		t.Helper()
+		left, err := n.Since(t.Context(), w.before[n], time.Minute)
+		must(t, err)
+		if !left.Empty() {
+			t.Errorf("%s, %s: %s\n%s", n.Name, when, left, left.Details())
+		}
 	}
+	kernel("beside the records of the pods")
 	w.eventually(t, "the kubelet has removed the records of "+n.Name+"'s pods", 3*time.Minute, func() string { // it does so each minute
 		pods, err := n.Crictl(t.Context(), "pods", "-q")
 		must(t, err)
 		return pods
 	})
+	kernel("without them")
 	leases, err := n.Command(t.Context(), root+"/bin/bridge-ipam", "leases").CombinedOutput()
 	if err != nil || strings.Count(string(leases), "\n") != 1 {
 		t.Errorf("%s: want no line below the head of the list of leases, %v:\n%s", n.Name, err, leases)

@@ -68,6 +68,42 @@ func TestKillShimDuringStart(t *testing.T) {
 	n.crictl("stop", "-t", "0", id)
 }
 
+// TestEndedContainersAreUnmounted: a node does not keep a mount for each container that is done, also not for one that
+// ended while no cri-shim was there. Its record and its log stay.
+func TestEndedContainersAreUnmounted(t *testing.T) {
+	n := newNode(t)
+	n.crictl("pull", volumeImage)
+	p := n.pod("ends")
+	mounts := func(id string) int {
+		all, err := os.ReadFile("/proc/self/mountinfo")
+		n.must(err)
+		return strings.Count(string(all), "/bundles/"+id+"/") // of the root file system and of the image volume
+	}
+	const writes = "echo here > /here; echo written; "
+	runs := n.run(p, "ends", "runs", "sleep 1000", imageMount("", ""))
+	exits := n.run(p, "ends", "exits", writes, imageMount("", ""))
+	unseen := n.run(p, "ends", "unseen", writes+obeying, imageMount("", ""))
+	n.eventually(func() bool { return mounts(exits) == 0 })
+	pid := n.pid(unseen)
+	n.must(n.Kill())
+	n.terminate(pid)
+	if got := mounts(unseen); got != 2 {
+		t.Errorf("without a cri-shim: %d mounts, want 2", got)
+	}
+	n.must(n.Start())
+	n.eventually(func() bool { return mounts(unseen) == 0 })
+	if got := mounts(runs); got != 2 || n.exec(runs, "/vol/bin/echo", "here") != "here" {
+		t.Errorf("of the one that runs: %d mounts, want 2", got)
+	}
+	for id, code := range map[string]int{exits: 0, unseen: 42} {
+		c := n.container(id)
+		if c.Status.State != "CONTAINER_EXITED" || c.Status.ExitCode != code || text(t, c.Status.LogPath, "stdout") != "written\n" {
+			t.Errorf("%+v, and its log is %q", c.Status, text(t, c.Status.LogPath, "stdout"))
+		}
+	}
+	n.crictl("rm", exits)
+}
+
 // lines counts those of a counting container's log.
 func lines(t *testing.T, log string) int {
 	t.Helper()

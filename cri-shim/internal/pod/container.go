@@ -211,6 +211,7 @@ func (m *Manager) failedStart(ctx context.Context, id ID, cause error) error {
 	})
 	if err == nil {
 		m.tellContainer(ctx, ContainerStopped, c)
+		m.unmount(ctx, c)
 	}
 	return err
 }

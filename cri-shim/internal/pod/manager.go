@@ -206,8 +206,31 @@ func (m *Manager) onExit(id ID, e Exit) {
 	if err != nil {
 		return // removed meanwhile
 	}
-	m.ops.background(func(ctx context.Context) { m.tellStopped(ctx, id) })
+	m.ops.background(func(ctx context.Context) {
+		m.tellStopped(ctx, id)
+		m.unmountEnded(ctx, id)
+	})
 	m.Logger.Info("container ended", "container", id, "pod", c.SandboxID, "code", e.Code, "oom", e.OOMKilled)
+}
+
+// unmountEnded unmounts the root file system of a container that has ended: nothing runs in it again, while its record may
+// stay for days, and a node should not have a mount for each job that is done. It waits for the operation on the container.
+func (m *Manager) unmountEnded(ctx context.Context, id ID) {
+	unlock, err := m.locks.lock(ctx, id)
+	if err != nil {
+		return // the process ends, and recovery does it
+	}
+	defer unlock()
+	if c, ok := m.table.container(id); ok && c.State == Exited {
+		m.unmount(ctx, c)
+	}
+}
+
+// unmount serves those who hold the container's lock. What fails is tried again by recovery, and by the removal, which reports it.
+func (m *Manager) unmount(ctx context.Context, c Container) {
+	if err := m.Bundles.Unmount(ctx, c.ID); err != nil {
+		m.Logger.Warn("unmount the root file system of a container that has ended", "container", c.ID, "pod", c.SandboxID, "err", err)
+	}
 }
 
 // onInitExit: without its init the shared PID namespace is dead, and nothing can start in it.

@@ -88,6 +88,8 @@ type Bundles interface {
 	SetLimits(context.Context, Container, Resources) ([]byte, error)
 	// Adjust lets f change the config.json that Prepare wrote, and returns what came of it.
 	Adjust(ctx context.Context, c Container, f func(*specs.Spec) error) (Effective, string, error)
+	// Unmount takes away the mounts that Prepare made, and nothing else; absent is success.
+	Unmount(ctx context.Context, container ID) error
 	// Remove undoes Prepare, RemoveSandbox the other two; absent is success.
 	Remove(ctx context.Context, sandbox, container ID) error
 	RemoveSandbox(context.Context, ID) error

@@ -192,12 +192,15 @@ func (m *Manager) recoverContainer(c Container, now seen) {
 	if c.Updating != nil {
 		m.ops.background(func(ctx context.Context) { m.finishUpdate(ctx, c.ID) })
 	}
-	if v == keep {
-		return
+	if v != keep {
+		log.Info("recover container")
+		var err error
+		if c, err = m.table.changeContainer(c.ID, func(c *Container) { c.apply(v, now, m.Now) }); err != nil {
+			log.Warn("recover container", "err", err)
+		}
 	}
-	log.Info("recover container")
-	if _, err := m.table.changeContainer(c.ID, func(c *Container) { c.apply(v, now, m.Now) }); err != nil {
-		log.Warn("recover container", "err", err)
+	if c.State == Exited {
+		m.ops.background(func(ctx context.Context) { m.unmountEnded(ctx, c.ID) })
 	}
 }
 

@@ -75,7 +75,7 @@ func (m *Manager) stopContainer(ctx context.Context, op *operation, id ID) error
 	case !ok || c.State == Exited:
 		return nil
 	case c.State == Created || c.State == Creating:
-		return m.endUnstarted(id)
+		return m.endUnstarted(ctx, id)
 	case c.State == Removing:
 		return m.Runtime.Kill(ctx, id)
 	}
@@ -100,13 +100,16 @@ func (m *Manager) stopContainer(ctx context.Context, op *operation, id ID) error
 }
 
 // endUnstarted ends a container that never ran, so that a status after the stop says Exited.
-func (m *Manager) endUnstarted(id ID) error {
-	_, err := m.table.changeContainer(id, func(c *Container) {
+func (m *Manager) endUnstarted(ctx context.Context, id ID) error {
+	c, err := m.table.changeContainer(id, func(c *Container) {
 		if c.State == Created {
 			c.exit(Exit{Code: 137, FinishedAt: m.Now()})
 			c.Message = "stopped before it was started"
 		}
 	})
+	if err == nil && c.State == Exited {
+		m.unmount(ctx, c)
+	}
 	return err
 }
 

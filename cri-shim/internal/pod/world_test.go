@@ -34,6 +34,7 @@ type world struct {
 	attached   map[ID]bool
 	pinned     map[ID]bool
 	files      map[ID]bool            // bundles and shared files by owner
+	mounted    map[ID]bool            // root file systems
 	images     map[ID]map[string]bool // by owner
 	specs      map[ID]Resources       // in config.json
 	limits     map[ID]string          // of running containers
@@ -50,7 +51,7 @@ func newWorld() *world {
 	return &world{
 		fail: map[string]error{}, block: map[string]chan struct{}{},
 		sandboxes: map[ID]Sandbox{}, containers: map[ID]Container{}, procs: map[ID]*Process{},
-		attached: map[ID]bool{}, pinned: map[ID]bool{}, files: map[ID]bool{}, images: map[ID]map[string]bool{},
+		attached: map[ID]bool{}, pinned: map[ID]bool{}, files: map[ID]bool{}, mounted: map[ID]bool{}, images: map[ID]map[string]bool{},
 		specs: map[ID]Resources{}, limits: map[ID]string{}, nextPID: 100,
 	}
 }
@@ -112,6 +113,9 @@ func (w *world) start(t *testing.T) *Manager {
 	case <-time.After(10 * time.Second):
 		t.Fatal("no recovery")
 	}
+	for watched := false; !watched; time.Sleep(time.Millisecond) { // so that it hears of an end before the test goes on
+		w.set(func() { watched = w.watcher != nil })
+	}
 	m.ops.wg.Wait()
 	return m
 }
@@ -126,7 +130,7 @@ func (w *world) leftovers() []string {
 		_, c := w.containers[id]
 		return s || c
 	}
-	for kind, ids := range map[string]map[ID]bool{"address": w.attached, "namespace": w.pinned, "files": w.files} {
+	for kind, ids := range map[string]map[ID]bool{"address": w.attached, "namespace": w.pinned, "files": w.files, "mount": w.mounted} {
 		for id := range maps.Keys(ids) {
 			if !known(id) {
 				out = append(out, kind+" of "+string(id))
@@ -248,11 +252,25 @@ func (b worldBundles) PrepareInit(_ context.Context, s Sandbox) error {
 }
 
 func (b worldBundles) Prepare(_ context.Context, _ Sandbox, c Container, _ ContainerImages) (Effective, string, error) {
-	return Effective{StopSignal: "SIGTERM"}, "/cg", b.hold("prepare", c.ID)
+	return Effective{StopSignal: "SIGTERM"}, "/cg", b.w.effect("prepare", func() error {
+		b.w.files[c.ID], b.w.mounted[c.ID] = true, true
+		return nil
+	})
+}
+
+// Unmount is not counted as an effect: it comes by itself, at any time after the end of a container.
+func (b worldBundles) Unmount(_ context.Context, id ID) error {
+	b.w.mu.Lock()
+	defer b.w.mu.Unlock()
+	if err := b.w.fail["unmount"]; err != nil {
+		return err
+	}
+	delete(b.w.mounted, id)
+	return nil
 }
 
 func (b worldBundles) Remove(_ context.Context, _, id ID) error {
-	return b.w.effect("remove bundle", func() error { delete(b.w.files, id); return nil })
+	return b.w.effect("remove bundle", func() error { delete(b.w.files, id); delete(b.w.mounted, id); return nil })
 }
 
 func (b worldBundles) RemoveSandbox(_ context.Context, id ID) error {

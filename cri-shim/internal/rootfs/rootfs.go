@@ -200,10 +200,15 @@ func writeSpec(dir string, spec *specs.Spec) error {
 	return nil
 }
 
+// Unmount implements pod.Bundles.
+func (m *Maker) Unmount(_ context.Context, id pod.ID) error {
+	return errors.Join(unmount(m.opt.Layout.Rootfs(string(id))), m.unmountImages(id))
+}
+
 // Remove implements pod.Bundles. The record's directory stays: it belongs to the store.
-func (m *Maker) Remove(_ context.Context, sandbox, id pod.ID) error {
+func (m *Maker) Remove(ctx context.Context, sandbox, id pod.ID) error {
 	l := m.opt.Layout
-	if err := m.removeBundle(id); err != nil {
+	if err := m.removeBundle(ctx, id); err != nil {
 		return err
 	}
 	return errors.Join(
@@ -215,9 +220,9 @@ func (m *Maker) Remove(_ context.Context, sandbox, id pod.ID) error {
 	)
 }
 
-func (m *Maker) removeBundle(id pod.ID) error {
+func (m *Maker) removeBundle(ctx context.Context, id pod.ID) error {
 	dir := m.opt.Layout.Bundle(string(id))
-	if err := errors.Join(unmount(m.opt.Layout.Rootfs(string(id))), m.unmountImages(id)); err != nil {
+	if err := m.Unmount(ctx, id); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -277,10 +282,10 @@ func mountInitRoot(rootfs string) error {
 }
 
 // RemoveSandbox implements pod.Bundles.
-func (m *Maker) RemoveSandbox(_ context.Context, id pod.ID) error {
+func (m *Maker) RemoveSandbox(ctx context.Context, id pod.ID) error {
 	dir := m.opt.Layout.Shared(string(id))
 	// An older cri-shim mounted shm alone.
-	if err := errors.Join(m.removeBundle(id), unmount(filepath.Join(dir, "shm")), unmount(dir)); err != nil {
+	if err := errors.Join(m.removeBundle(ctx, id), unmount(filepath.Join(dir, "shm")), unmount(dir)); err != nil {
 		return err
 	}
 	m.releaseContexts(id)
