@@ -22,7 +22,7 @@ func TestFullDisk(t *testing.T) {
 	n.must(n.Start())
 	n.crictl("pull", image)
 	n.crictl("pull", largeImage)
-	idle := n.pod("idle")
+	idle, host := n.pod("idle"), n.hostPod("host")
 	p := n.pod("full")
 	fills := n.run(p, "full", "fills", "until [ -e /go ]; do sleep 0.1; done; dd if=/dev/zero of=/fills bs=64k; i=0; while echo x > /more$i; do i=$((i+1)); done; touch /dev/shm/full; exec sleep 1000", "")
 	counts := n.run(p, "full", "counts", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done", "")
@@ -56,7 +56,7 @@ func TestFullDisk(t *testing.T) {
 		n.crictl(args...)
 	}
 	n.crictl("stop", "-t", "0", stops)
-	n.crictl("stopp", idle)
+	n.crictl("stopp", idle, host)
 	n.must(n.Kill())
 	n.must(n.Start())
 	for id, want := range map[string]string{ends: "EXITED", stops: "EXITED", counts: "RUNNING", fills: "RUNNING", waits: "CREATED"} {
@@ -70,7 +70,7 @@ func TestFullDisk(t *testing.T) {
 	}
 
 	// All that frees the disk works, and frees it.
-	n.crictl("rmp", idle)
+	n.crictl("rmp", idle, host)
 	n.crictl("rm", ends)
 	full := n.free()
 	n.crictl("rmi", largeImage)

@@ -121,6 +121,14 @@ func (n *tester) pod(name string) string {
 	return id
 }
 
+// hostPod starts a pod with the network of the host.
+func (n *tester) hostPod(name string) string {
+	n.t.Helper()
+	file, err := n.File("pod-"+name+".json", strings.Replace(n.PodJSON(name, false), `"network": 0`, `"network": 2`, 1))
+	n.must(err)
+	return n.crictl("runp", file)
+}
+
 func (n *tester) run(podID, podName, name, script, extra string) string {
 	n.t.Helper()
 	id, err := n.RunContainer(podID, podName, name, image, script, extra)

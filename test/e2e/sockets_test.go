@@ -13,9 +13,7 @@ import (
 // is ours (CVE-2020-15257). Those with paths are root's.
 func TestSocketsHavePaths(t *testing.T) {
 	n := newNode(t)
-	file, err := n.File("pod-host.json", strings.Replace(n.PodJSON("host", false), `"network": 0`, `"network": 2`, 1))
-	n.must(err)
-	p := n.crictl("runp", file)
+	p := n.hostPod("host")
 	id := n.run(p, "host", "main", "sleep 1000", "")
 	n.run(p, "host", "tty", "sleep 1000", `"tty": true`)
 	listed := n.exec(id, "cat", "/proc/net/unix")

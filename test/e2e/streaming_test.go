@@ -416,9 +416,7 @@ func TestPortForward(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	file, err := n.File("pod-host.json", strings.Replace(n.PodJSON("host", false), `"network": 0`, `"network": 2`, 1))
-	n.must(err)
-	host := n.crictl("runp", file)
+	host := n.hostPod("host")
 	c := n.client("port-forward", host, fmt.Sprintf("0:%d", l.Addr().(*net.TCPAddr).Port)).follow()
 	if got := dial(c.ports(1)[0], ""); got != "host\n" {
 		t.Errorf("the host's loopback: %q", got)

@@ -163,6 +163,12 @@ func TestFullDisk(t *testing.T) {
 	}
 	shared, ids := run(ModePod, "ends", "stopped", "runs", "waits")
 	private, _ := run(ModeContainer)
+	cfg := sandboxConfig("host", ModeContainer)
+	cfg.Namespaces.Network = ModeNode
+	host, err := m.RunSandbox(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, id := range ids[:2] {
 		if err := m.StartContainer(ctx, string(id)); err != nil {
 			t.Fatal(err)
@@ -205,15 +211,17 @@ func TestFullDisk(t *testing.T) {
 	if err := m.RemoveContainer(ctx, string(ids[0])); err != nil {
 		t.Errorf("RemoveContainer: %v", err)
 	}
-	if err := m.StopSandbox(ctx, string(private)); err != nil {
-		t.Errorf("StopSandbox: %v", err)
+	for _, id := range []ID{private, host} {
+		if err := m.StopSandbox(ctx, string(id)); err != nil {
+			t.Errorf("StopSandbox: %v", err)
+		}
 	}
 
 	m = w.start(t)
 	if left := w.leftovers(); len(left) != 0 {
 		t.Errorf("nobody explains: %v", left)
 	}
-	for id, want := range map[ID]State{shared: Ready, private: NotReady} {
+	for id, want := range map[ID]State{shared: Ready, private: NotReady, host: NotReady} {
 		if s, err := m.Sandbox(string(id)); err != nil || s.State != want {
 			t.Errorf("after a restart sandbox %s: %s, want %s, %v", id, s.State, want, err)
 		}

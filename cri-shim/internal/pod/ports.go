@@ -79,6 +79,8 @@ type Pinner interface {
 type Bundles interface {
 	// PrepareSandbox makes what containers share: resolv.conf, hosts, hostname, /dev/shm.
 	PrepareSandbox(context.Context, Sandbox) error
+	// Prepared says whether what PrepareSandbox made is there.
+	Prepared(ID) bool
 	// PrepareInit writes the bundle of the process that holds a shared PID namespace.
 	PrepareInit(context.Context, Sandbox) error
 	// Prepare mounts the root file system and writes config.json.

@@ -13,6 +13,7 @@ type seen struct {
 	bootID string   // of this boot
 	proc   *Process // nil: the runtime does not know it
 	netns  string   // of a sandbox; "": none is pinned
+	files  bool     // those that a sandbox's containers share are there
 }
 
 // verdict is what recovery does with a record.
@@ -39,8 +40,8 @@ func decideSandbox(s Sandbox, now seen) verdict {
 		return markNotReady
 	case s.SharesPID() && (now.proc == nil || now.proc.Exit != nil):
 		return markNotReady
-	case !s.HostNetwork() && now.netns == "":
-		return markNotReady // stopped, which could not be written, or somebody has unmounted it
+	case !s.HostNetwork() && now.netns == "", !now.files:
+		return markNotReady // stopped, which could not be written, or somebody has removed them
 	}
 	return keep
 }
@@ -102,7 +103,7 @@ func (m *Manager) recover(ctx context.Context) error {
 		m.recoverContainer(c, seen{bootID: m.BootID, proc: byID[c.ID]})
 	}
 	for _, s := range sandboxes {
-		m.recoverSandbox(s, seen{m.BootID, byID[s.ID], m.Pinner.NetNS(s.ID)})
+		m.recoverSandbox(s, seen{m.BootID, byID[s.ID], m.Pinner.NetNS(s.ID), m.Bundles.Prepared(s.ID)})
 	}
 	m.Logger.Info("recovered", "pods", len(sandboxes), "containers", len(containers), "bad", len(bad))
 	return nil

@@ -78,13 +78,15 @@ func TestDecideSandbox(t *testing.T) {
 		{NotReady, "old", ModePod, nil, "", keep},
 	} {
 		s := Sandbox{State: c.state, BootID: c.boot, Config: SandboxConfig{Namespaces: Namespaces{PID: c.pid}}}
-		if got := decideSandbox(s, seen{"b", c.proc, c.netns}); got != c.want {
+		if got := decideSandbox(s, seen{"b", c.proc, c.netns, true}); got != c.want {
 			t.Errorf("%+v: got %s, want %s", c, got, c.want)
 		}
 	}
 	host := Sandbox{State: Ready, BootID: "b", Config: SandboxConfig{Namespaces: Namespaces{PID: ModeContainer, Network: ModeNode}}}
-	if got := decideSandbox(host, seen{bootID: "b"}); got != keep {
-		t.Errorf("with the host's network: got %s", got)
+	for files, want := range map[bool]verdict{true: keep, false: markNotReady} {
+		if got := decideSandbox(host, seen{bootID: "b", files: files}); got != want {
+			t.Errorf("with the host's network, its files there %t: got %s, want %s", files, got, want)
+		}
 	}
 }
 

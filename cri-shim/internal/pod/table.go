@@ -119,8 +119,6 @@ func (t *table) changeSandbox(id ID, f func(*Sandbox)) (Sandbox, error) {
 
 // foundAgain says that recovery comes to now from the record of was: the runtime and the kernel know of what runs and
 // what has ended, and every step of a removal may be repeated. Who frees a full disk begins with such moves.
-// (A stopped sandbox with the host's network and no init is the exception: after a crash it is shown as Ready until it is
-// stopped once more.)
 func foundAgain(was, now State) bool {
 	switch now {
 	case Exited, NotReady, Removing:

@@ -247,6 +247,12 @@ func (b worldBundles) PrepareSandbox(_ context.Context, s Sandbox) error {
 	return b.hold("prepare sandbox", s.ID)
 }
 
+func (b worldBundles) Prepared(id ID) bool {
+	b.w.mu.Lock()
+	defer b.w.mu.Unlock()
+	return b.w.files[id]
+}
+
 func (b worldBundles) PrepareInit(_ context.Context, s Sandbox) error {
 	return b.hold("prepare init", s.ID)
 }

@@ -200,6 +200,12 @@ func writeSpec(dir string, spec *specs.Spec) error {
 	return nil
 }
 
+// Prepared implements pod.Bundles.
+func (m *Maker) Prepared(id pod.ID) bool {
+	_, err := os.Lstat(m.opt.Layout.Shared(string(id)))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // Unmount implements pod.Bundles.
 func (m *Maker) Unmount(_ context.Context, id pod.ID) error {
 	return errors.Join(unmount(m.opt.Layout.Rootfs(string(id))), m.unmountImages(id))
