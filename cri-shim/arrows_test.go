@@ -78,6 +78,7 @@ func only(t *testing.T, packages []listed) {
 			[]string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables"},
 			[]string{"pkg/netutil"},
 		},
+		{[]string{"github.com/prometheus"}, []string{"cri-shim/internal/metrics"}},
 		{[]string{"github.com/containerd/nri"}, []string{"cri-shim/internal/nri"}},
 		{[]string{"github.com/containerd/ttrpc"}, []string{"cri-shim/internal/monitor"}},
 		{[]string{"github.com/checkpoint-restore/checkpointctl"}, []string{"cri-shim/internal/checkpoint"}},
@@ -111,6 +112,7 @@ func never(t *testing.T, packages []listed) {
 		{"cri-shim/internal/checkpoint", []string{inner + "criserver", inner + "image", inner + "podnet", inner + "monitor", inner + "store"}},
 		{"cri-shim/internal/podnet", []string{inner + "criserver", inner + "image", inner + "monitor", inner + "store"}},
 		{"cri-shim/internal/stats", []string{inner + "criserver", inner + "image", inner + "podnet", inner + "monitor", inner + "store", inner + "rootfs"}},
+		{"cri-shim/internal/metrics", []string{module}},
 		{"cri-shim/internal/nri", []string{
 			inner + "criserver", inner + "image", inner + "podnet", inner + "monitor", inner + "store", inner + "rootfs", inner + "bundle",
 		}},

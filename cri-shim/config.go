@@ -48,6 +48,7 @@ type Config struct {
 	NRI     NRIConfig     `toml:"nri" json:"nri"`
 
 	Streaming StreamingConfig `toml:"streaming" json:"streaming"`
+	Metrics   MetricsConfig   `toml:"metrics" json:"metrics"`
 }
 
 // Runtime is a further OCI runtime, which pods ask for by the name of its handler.
@@ -252,6 +253,7 @@ func (c Config) Validate() error {
 	v.absoluteOrEmpty("monitor.path", c.Monitor.Path)
 	c.NRI.validate(&v)
 	c.Streaming.validate(&v)
+	c.Metrics.validate(&v)
 	return errors.Join(v.faults...)
 }
 

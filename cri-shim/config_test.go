@@ -114,6 +114,11 @@ func TestParseRefuses(t *testing.T) {
 		{"stats too seldom", "[stats]\ninterval = \"2h\"\n", "stats.interval"},
 		{"check too often", "[cni]\ncheck_interval = \"10ms\"\n", `cni.check_interval = "10ms": want 1s to 24h, or 0s for never`},
 		{"check before it was", "[cni]\ncheck_interval = \"-1s\"\n", "cni.check_interval"},
+		{"metrics by name", "[metrics]\naddress = \"localhost:1338\"\n", `metrics.address = "localhost:1338": want an IP address and a port`},
+		{"metrics on any port", "[metrics]\naddress = \"127.0.0.1:0\"\n", "metrics.address"},
+		{"metrics without a port", "[metrics]\naddress = \"127.0.0.1\"\n", "metrics.address"},
+		{"metrics beside", "[metrics]\naddress = \"unix://metrics.sock\"\n", "metrics.address"},
+		{"metrics too far", "[metrics]\naddress = \"unix:///" + strings.Repeat("a", 107) + "\"\n", "metrics.address"},
 		{"ip_pref", "[cni]\nip_pref = \"cni\"\n", "ip_pref"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

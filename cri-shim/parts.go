@@ -20,6 +20,7 @@ import (
 	"github.com/podwright/podwright/cri-shim/internal/checkpoint"
 	"github.com/podwright/podwright/cri-shim/internal/criserver"
 	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
+	"github.com/podwright/podwright/cri-shim/internal/metrics"
 	"github.com/podwright/podwright/cri-shim/internal/monitor/client"
 	"github.com/podwright/podwright/cri-shim/internal/nri"
 	"github.com/podwright/podwright/cri-shim/internal/paths"
@@ -44,6 +45,7 @@ type parts struct {
 	runtimes map[string]string // handler → absolute path
 	monitor  *client.Client
 	health   *health
+	metrics  *metrics.Metrics // nil: nothing is counted
 	images   *images
 	network  *podnet.Network
 	pods     *pod.Manager
@@ -73,7 +75,8 @@ func assemble(ctx context.Context, cfg Config, o Options, layout paths.Layout) (
 		return nil, err
 	}
 	p.health = newHealth(p.monitor.Ensure)
-	if p.network, err = newNetwork(cfg.CNI, layout, o.Logger); err != nil {
+	p.metrics = p.newMetrics(o.Version, layout)
+	if p.network, err = p.newNetwork(layout); err != nil {
 		return nil, err
 	}
 	if p.images, err = newImages(ctx, cfg.Image, layout, o.Logger); err != nil {
@@ -170,8 +173,12 @@ func findMonitor(path string) (string, error) {
 	return filepath.Abs(path)
 }
 
-func newNetwork(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) (*podnet.Network, error) {
-	return podnet.New(networkOptions(cfg, layout, logger))
+func (p *parts) newNetwork(layout paths.Layout) (*podnet.Network, error) {
+	o := networkOptions(p.config.CNI, layout, p.logger)
+	if p.metrics != nil {
+		o.Executed = p.metrics.CNI
+	}
+	return podnet.New(o)
 }
 
 func networkOptions(cfg CNIConfig, layout paths.Layout, logger *slog.Logger) podnet.Options {
@@ -200,6 +207,9 @@ func (p *parts) newManager(ctx context.Context, version string, f hostinfo.Facts
 		Store: records, Images: p.images.store, Network: p.network, Pinner: podns.New(layout), Bundles: maker, Runtime: p.monitor,
 		Checkpoints: p.newCheckpoints(ctx, layout),
 		Layout:      layout, BootID: f.BootID, Logger: p.logger, Now: time.Now,
+	}
+	if p.metrics != nil {
+		deps.Ended = func(c pod.Container) { p.metrics.Exit(c.Reason) }
 	}
 	if p.nri, err = newNRI(p.config, version, f, p.cgroups, maker, layout, p.logger); err != nil {
 		return nil, err
@@ -255,10 +265,14 @@ func (p *parts) handlers(ctx context.Context, f hostinfo.Facts, layout paths.Lay
 }
 
 func (p *parts) newServer(ctx context.Context, o Options, f hostinfo.Facts, layout paths.Layout) (*criserver.Server, error) {
+	var call func(string) func(string)
+	if p.metrics != nil {
+		call = p.metrics.Call
+	}
 	return criserver.New(criserver.Deps{
 		Sandboxes: p.pods, Containers: p.pods, View: p.pods, Images: p.images, Network: p.network, Streams: p.streams,
 		Resources: p.pods, Stats: p.stats, Events: p.pods, Checkpoints: p.pods,
-		Healthy: p.health.last, Ready: p.ready,
+		Healthy: p.health.last, Ready: p.ready, Call: call,
 		Layout: layout, Handlers: p.handlers(ctx, f, layout), SystemdCgroup: p.cgroups.Systemd, Version: o.Version,
 		Config: struct {
 			StateDir     string            `json:"stateDir"`

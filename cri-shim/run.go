@@ -69,6 +69,7 @@ func (p *parts) run(ctx context.Context, l net.Listener, ready func()) error {
 	g.Go(func() error { return p.pods.Run(working) })
 	g.Go(func() error { return p.network.Run(working) })
 	g.Go(func() error { return p.health.run(working) })
+	g.Go(func() error { return p.serveMetrics(working) })
 	g.Go(func() error {
 		select {
 		case <-p.pods.Recovered():

@@ -18,6 +18,7 @@ import (
 // codes, a panic ends only its own call, and each call leaves one line in the log.
 type gate struct {
 	ready  <-chan struct{}
+	tell   func(method string) func(code string) // may be nil
 	logger *slog.Logger
 }
 
@@ -36,13 +37,23 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 
 func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	begin := time.Now()
-	err := g.guard(info.FullMethod, func() error { return handler(srv, ss) })
+	err := g.guard(info.FullMethod, func() error {
+		err := handler(srv, ss)
+		if _, ok := status.FromError(err); ok && err != nil && ss.Context().Err() != nil {
+			return ss.Context().Err() // gRPC's own words for a caller that has left
+		}
+		return err
+	})
 	g.log(ss.Context(), info.FullMethod, nil, begin, err)
 	return err
 }
 
 // guard runs call when the server is ready and returns a status.
 func (g *gate) guard(method string, call func() error) (err error) {
+	if g.tell != nil {
+		ended := g.tell(path.Base(method))
+		defer func() { ended(status.Code(err).String()) }()
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			g.logger.Error("panic", "method", path.Base(method), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))

@@ -25,7 +25,7 @@ const (
 	drainLimit = 5 * time.Second
 )
 
-// Deps are the parts of a Server. All are needed but Config.
+// Deps are the parts of a Server. All are needed but Call and Config.
 type Deps struct {
 	Sandboxes  Sandboxes
 	Containers Containers
@@ -40,6 +40,8 @@ type Deps struct {
 	Checkpoints Checkpoints
 	// Healthy is nil while containers can be run; the error is shown in the node's status.
 	Healthy func() error
+	// Call is told of each call, and what it returns, of its end with the gRPC code; nil: nobody is.
+	Call func(method string) func(code string)
 	// Ready is closed when records and reality agree; until then every call is Unavailable.
 	Ready <-chan struct{}
 
@@ -86,7 +88,7 @@ func New(d Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("CRI server: print the configuration: %w", err)
 	}
-	g := &gate{ready: d.Ready, logger: d.Logger}
+	g := &gate{ready: d.Ready, tell: d.Call, logger: d.Logger}
 	s := grpc.NewServer(
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -103,6 +107,82 @@ func TestPanicEndsOnlyItsCall(t *testing.T) {
 	}
 	if _, err := w.Version(t.Context(), &runtime.VersionRequest{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCallsAreTold: of each call, whatever comes of it, its begin and its end with the code that its caller gets.
+func TestCallsAreTold(t *testing.T) {
+	var mu sync.Mutex
+	var told []string
+	note := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, what)
+	}
+	w := newWorld(t, func(d *Deps) {
+		d.Call = func(method string) func(string) {
+			note(method)
+			return func(code string) { note(method + " " + code) }
+		}
+	})
+	_, _ = w.Version(t.Context(), &runtime.VersionRequest{})
+	close(w.ready)
+	_, _ = w.Version(t.Context(), &runtime.VersionRequest{})
+	w.pods.panics = true
+	_, _ = w.StartContainer(t.Context(), &runtime.StartContainerRequest{ContainerId: string(testID)})
+	ctx, cancel := context.WithCancel(t.Context())
+	events, err := w.GetContainerEvents(ctx, &runtime.GetEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for w.events.subscribers.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	_, _ = events.Recv()
+	for w.events.subscribers.Load() != 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"Version", "Version Unavailable", "Version", "Version OK", "StartContainer", "StartContainer Internal",
+		"GetContainerEvents", "GetContainerEvents Canceled",
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("got %q, want %q", told, want)
+	}
+}
+
+// callerLeft is a stream whose caller has left.
+type callerLeft struct{ grpc.ServerStream }
+
+func (callerLeft) Context() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// TestCallerLeavesAStream: whether gRPC notices it or we do, it is no fault of ours.
+func TestCallerLeavesAStream(t *testing.T) {
+	ready := make(chan struct{})
+	close(ready)
+	g := &gate{ready: ready, logger: slog.New(slog.DiscardHandler)}
+	for _, c := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{context.Canceled, codes.Canceled},
+		{status.Error(codes.Canceled, "context canceled"), codes.Canceled},
+		{status.Error(codes.Unavailable, "transport is closing"), codes.Canceled},
+		{nil, codes.OK},
+		{errors.New("no luck"), codes.Internal},
+	} {
+		err := g.stream(nil, callerLeft{}, &grpc.StreamServerInfo{FullMethod: "/x/Y"}, func(any, grpc.ServerStream) error { return c.err })
+		if status.Code(err) != c.want {
+			t.Errorf("%v: got %v, want %v", c.err, err, c.want)
+		}
 	}
 }
 

@@ -58,7 +58,7 @@ func (s *Store) pull(ctx context.Context, name string, auth Auth) (id string, er
 	err = s.leased(ctx, func(ctx context.Context) error {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		watch := newProgress(s.cfg.ProgressTimeout, cancel)
+		watch := newProgress(s.cfg.ProgressTimeout, cancel, &s.downloaded)
 		defer watch.stop()
 
 		target, err := s.fetch(ctx, name, auth, watch)
@@ -206,12 +206,13 @@ func classify(err error) error {
 // progress ends a pull that gets no byte for too long.
 type progress struct {
 	last atomic.Int64 // ns since 1970
+	read *atomic.Uint64
 	end  chan struct{}
 	done chan struct{}
 }
 
-func newProgress(patience time.Duration, cancel context.CancelCauseFunc) *progress {
-	p := &progress{end: make(chan struct{}), done: make(chan struct{})}
+func newProgress(patience time.Duration, cancel context.CancelCauseFunc, read *atomic.Uint64) *progress {
+	p := &progress{read: read, end: make(chan struct{}), done: make(chan struct{})}
 	p.note()
 	go func() {
 		defer close(p.done)
@@ -259,6 +260,7 @@ func (w *watched) Read(b []byte) (int, error) {
 	n, err := w.ReadCloser.Read(b)
 	if n > 0 {
 		w.p.note()
+		w.p.read.Add(uint64(n))
 	}
 	return n, err
 }

@@ -57,6 +57,8 @@ type Store struct {
 	view atomic.Pointer[catalog]
 	use  atomic.Pointer[Usage]
 
+	downloaded atomic.Uint64
+
 	mu    sync.Mutex                 // held over a change of the catalog, never by readers
 	holds map[string]map[pod.ID]bool // guarded by mu; image id → owners
 	held  map[string]Image           // guarded by mu; removed images that somebody holds
@@ -188,6 +190,9 @@ type Usage struct {
 
 // Usage returns what was measured last, after the last pull or removal. It never waits.
 func (s *Store) Usage() Usage { return *s.use.Load() }
+
+// Downloaded is how many bytes registries have sent since New.
+func (s *Store) Downloaded() uint64 { return s.downloaded.Load() }
 
 // measure adds up what the metadata knows; it walks no tree.
 func (s *Store) measure(ctx context.Context) error {

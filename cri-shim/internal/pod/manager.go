@@ -22,7 +22,7 @@ const (
 	drainLimit    = 5 * time.Second
 )
 
-// Deps are the parts of a Manager; all but Plugins are needed.
+// Deps are the parts of a Manager; all but Plugins and Ended are needed.
 type Deps struct {
 	Store   Store
 	Images  Images
@@ -32,7 +32,8 @@ type Deps struct {
 	Runtime Runtime
 	// Checkpoints is what checkpoints are made with.
 	Checkpoints Checkpoints
-	Plugins     Plugins // nil: there are none
+	Plugins     Plugins         // nil: there are none
+	Ended       func(Container) // told of each container that has ended, must not wait; nil: nobody is
 	Layout      paths.Layout
 	BootID      string // of this boot; records of another boot have lost their processes
 	Logger      *slog.Logger
@@ -63,7 +64,7 @@ func New(d Deps) (*Manager, error) {
 	}
 	base, cancel := context.WithCancel(context.Background())
 	return &Manager{
-		Deps: d, table: newTable(d.Store, d.Now, d.Logger), ops: newOperations(base), locks: newKeyedLock(),
+		Deps: d, table: newTable(d), ops: newOperations(base), locks: newKeyedLock(),
 		cancel: cancel, recovered: make(chan struct{}),
 	}, nil
 }

@@ -39,6 +39,29 @@ func (o *operation) wait(ctx context.Context) (ID, error) {
 	}
 }
 
+// Operation is a piece of work in flight, as others see it.
+type Operation struct {
+	Kind  string    // like "create container"
+	Stage string    // what it does now
+	Since time.Time // when it began with that
+}
+
+// Operations are those in flight.
+func (m *Manager) Operations() []Operation {
+	m.ops.mu.Lock()
+	defer m.ops.mu.Unlock()
+	out := make([]Operation, 0, len(m.ops.byKey))
+	for key, op := range m.ops.byKey {
+		kind := key
+		if words := strings.SplitN(key, " ", 3); len(words) == 3 {
+			kind = words[0] + " " + words[1]
+		}
+		s := op.stage.Load()
+		out = append(out, Operation{kind, s.name, s.since})
+	}
+	return out
+}
+
 // operations holds the work in flight by key. It owns the goroutines that do it: they end under
 // their own deadline, not the caller's.
 type operations struct {

@@ -393,6 +393,34 @@ func running(t *testing.T, w *world) (*Manager, ID, ID) {
 	return m, s, c
 }
 
+// TestOperations: what is in flight is shown with its stage, for as long as it is.
+func TestOperations(t *testing.T) {
+	w := newWorld()
+	m := w.start(t)
+	gate := make(chan struct{})
+	w.set(func() { w.block["attach"] = gate })
+	begin, done := time.Now(), make(chan error)
+	go func() {
+		_, err := m.RunSandbox(t.Context(), sandboxConfig("a b", ModeContainer))
+		done <- err
+	}()
+	var at []Operation
+	for len(at) == 0 || !strings.HasPrefix(at[0].Stage, "attaching its network") {
+		time.Sleep(time.Millisecond)
+		at = m.Operations()
+	}
+	if len(at) != 1 || at[0].Kind != "run sandbox" || at[0].Since.Before(begin) || at[0].Since.After(time.Now()) {
+		t.Errorf("got %+v", at)
+	}
+	close(gate)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if at := m.Operations(); len(at) != 0 {
+		t.Errorf("afterwards: %+v", at)
+	}
+}
+
 func TestStopSignalsOnceAndALaterCallShortens(t *testing.T) {
 	w := newWorld()
 	w.deaf = true

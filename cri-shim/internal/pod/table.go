@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -24,6 +23,7 @@ type view struct {
 type table struct {
 	store Store
 	log   *slog.Logger
+	onEnd func(Container) // may be nil
 	view  atomic.Pointer[view]
 
 	// writing keeps the writes of one record in order. It is the only lock held over a write,
@@ -36,8 +36,8 @@ type table struct {
 	ended map[ID]chan struct{} // guarded by mu; closed when a container is Exited
 }
 
-func newTable(store Store, now func() time.Time, log *slog.Logger) *table {
-	t := &table{store: store, log: log, writing: newKeyedLock(), events: newFeed(now), ended: make(map[ID]chan struct{})}
+func newTable(d Deps) *table {
+	t := &table{store: d.Store, log: d.Logger, onEnd: d.Ended, writing: newKeyedLock(), events: newFeed(d.Now), ended: make(map[ID]chan struct{})}
 	t.view.Store(&view{sandboxes: map[ID]Sandbox{}, containers: map[ID]Container{}})
 	return t
 }
@@ -155,6 +155,9 @@ func (t *table) changeContainer(id ID, f func(*Container)) (Container, error) {
 	t.tellContainer(was, now)
 	if now.State == Exited {
 		t.wake(id)
+		if was.State != Exited && t.onEnd != nil {
+			t.onEnd(now)
+		}
 	}
 	return now, nil
 }

@@ -3,16 +3,20 @@ package pod
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 	"time"
 )
 
 // TestEndedContainersAreUnmounted: whichever way a container comes to its end, also while no process was there to see
-// it, its root file system does not stay mounted until somebody removes it. Those that may still run keep theirs.
+// it, its root file system does not stay mounted until somebody removes it, and its end is told once. Those that may still
+// run keep theirs.
 func TestEndedContainersAreUnmounted(t *testing.T) {
 	w := newWorld()
 	m := w.start(t)
 	ctx := t.Context()
+	ended := map[string]int{}
+	w.ended = func(c Container) { ended[c.Config.Name+" "+c.Reason]++ } // under the world's lock
 	s, err := m.RunSandbox(ctx, sandboxConfig("a", ModeContainer))
 	if err != nil {
 		t.Fatal(err)
@@ -80,4 +84,11 @@ func TestEndedContainersAreUnmounted(t *testing.T) {
 	}
 	removeAll(t, m)
 	w.mustBeEmpty(t)
+	want := map[string]int{
+		"exits Error": 1, "stopped Error": 1, "unstarted Error": 1, "unstartable StartError": 1, "fails Completed": 1,
+		"unseen Completed": 1, "lost MonitorLost": 1,
+	}
+	if !maps.Equal(ended, want) {
+		t.Errorf("told of %v, want %v", ended, want)
+	}
 }

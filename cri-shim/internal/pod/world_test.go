@@ -44,7 +44,8 @@ type world struct {
 	deaf       bool // the process ignores its stop signal
 	nextPID    int
 	plugins    Plugins
-	kill       func() // ends the Manager of the last start
+	ended      func(Container) // called under mu
+	kill       func()          // ends the Manager of the last start
 }
 
 func newWorld() *world {
@@ -93,7 +94,14 @@ func (w *world) start(t *testing.T) *Manager {
 	m, err := New(Deps{
 		Store: w, Images: worldImages{w}, Network: worldNetwork{w}, Pinner: worldPinner{w}, Bundles: worldBundles{w}, Runtime: worldRuntime{w}, Plugins: w.plugins,
 		Checkpoints: worldCheckpoints{w},
-		Layout:      paths.Layout{Root: "/root", State: "/state"}, BootID: "boot", Logger: slog.New(slog.DiscardHandler), Now: time.Now,
+		Ended: func(c Container) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.ended != nil {
+				w.ended(c)
+			}
+		},
+		Layout: paths.Layout{Root: "/root", State: "/state"}, BootID: "boot", Logger: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

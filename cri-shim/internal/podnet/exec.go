@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -24,14 +26,34 @@ const outputWait = 2 * time.Second
 type program struct {
 	invoke.RawExec
 	version.PluginDecoder
+	executed func(plugin, command string, took time.Duration, err error) // may be nil
 }
 
-func newProgram(logger *slog.Logger) *program {
-	return &program{RawExec: invoke.RawExec{Stderr: stderrLog{logger}}}
+func newProgram(o Options) *program {
+	return &program{RawExec: invoke.RawExec{Stderr: stderrLog{o.Logger}}, executed: o.Executed}
 }
 
 // ExecPlugin implements invoke.Exec. Errors are worded as libcni's.
 func (p *program) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	begin := time.Now()
+	out, err := p.execute(ctx, path, stdin, environ)
+	if p.executed != nil {
+		p.executed(filepath.Base(path), commandOf(environ), time.Since(begin), err)
+	}
+	return out, err
+}
+
+// commandOf is what a plugin is asked to do: the last CNI_COMMAND counts, as for exec.Cmd.
+func commandOf(environ []string) string {
+	for _, e := range slices.Backward(environ) {
+		if command, ok := strings.CutPrefix(e, "CNI_COMMAND="); ok {
+			return command
+		}
+	}
+	return ""
+}
+
+func (p *program) execute(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	const attempts = 6
 	var stdout, stderr bytes.Buffer
 	err := error(unix.ETXTBSY)

@@ -3,6 +3,7 @@ package podnet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,7 +31,14 @@ func TestPluginThatLeavesAChild(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 			defer cancel()
 			begin := time.Now()
-			out, err := (&program{}).ExecPlugin(ctx, file, []byte("input"), os.Environ())
+			var told string
+			p := &program{executed: func(plugin, command string, took time.Duration, err error) {
+				told = fmt.Sprint(plugin, " ", command, " ", took > 0, " ", err == nil)
+			}}
+			out, err := p.ExecPlugin(ctx, file, []byte("input"), append(os.Environ(), "CNI_COMMAND=DEL", "CNI_COMMAND=ADD"))
+			if want := fmt.Sprint("plugin ADD true ", c.err == ""); told != want {
+				t.Errorf("told of %q, want %q", told, want)
+			}
 			if string(out) != c.out || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) || time.Since(begin) > 20*time.Second {
 				t.Errorf("%q, %v after %s", out, err, time.Since(begin))
 			}

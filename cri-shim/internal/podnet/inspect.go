@@ -31,7 +31,7 @@ type Inspection struct {
 func Inspect(ctx context.Context, o Options) (Inspection, error) {
 	n := &Network{Options: o}
 	n.Logger = slog.New(slog.DiscardHandler)
-	n.cni = libcni.NewCNIConfigWithCacheDir(o.BinDirs, o.CacheDir, newProgram(n.Logger))
+	n.cni = libcni.NewCNIConfigWithCacheDir(o.BinDirs, o.CacheDir, newProgram(n.Options))
 	in := Inspection{Plugins: map[string]string{}}
 	lists, err := n.inUse()
 	if err != nil {

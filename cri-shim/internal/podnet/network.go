@@ -38,6 +38,8 @@ type Options struct {
 	// Template makes the configuration when the node gets its pod ranges; empty: somebody else does.
 	Template string
 	PreferV6 bool // the pod's first address is IPv6
+	// Executed is told of each execution of a plugin; nil: nobody is.
+	Executed func(plugin, command string, took time.Duration, err error)
 	Logger   *slog.Logger
 }
 
@@ -66,7 +68,7 @@ func New(o Options) (*Network, error) {
 	if err := os.MkdirAll(n.intents(), 0o700); err != nil {
 		return nil, fmt.Errorf("make the CNI cache: %w", err)
 	}
-	n.cni = libcni.NewCNIConfigWithCacheDir(o.BinDirs, o.CacheDir, newProgram(o.Logger))
+	n.cni = libcni.NewCNIConfigWithCacheDir(o.BinDirs, o.CacheDir, newProgram(o))
 	return n, nil
 }
 
