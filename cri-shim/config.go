@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -54,6 +55,27 @@ type Config struct {
 // Runtime is a further OCI runtime, which pods ask for by the name of its handler.
 type Runtime struct {
 	Path string `toml:"path" json:"path"`
+
+	// What is below is called as it is by containerd.
+	PrivilegedWithoutHostDevices                  bool     `toml:"privileged_without_host_devices" json:"privilegedWithoutHostDevices,omitempty"`
+	PrivilegedWithoutHostDevicesAllDevicesAllowed bool     `toml:"privileged_without_host_devices_all_devices_allowed" json:"privilegedWithoutHostDevicesAllDevicesAllowed,omitempty"`
+	CgroupWritable                                bool     `toml:"cgroup_writable" json:"cgroupWritable,omitempty"`
+	PodAnnotations                                []string `toml:"pod_annotations" json:"podAnnotations,omitempty"`
+	ContainerAnnotations                          []string `toml:"container_annotations" json:"containerAnnotations,omitempty"`
+}
+
+func (r Runtime) validate(v *validator, key string) {
+	v.program(key+".path", r.Path)
+	if r.PrivilegedWithoutHostDevicesAllDevicesAllowed && !r.PrivilegedWithoutHostDevices {
+		v.bad(key+".privileged_without_host_devices_all_devices_allowed", "true", "it only together with privileged_without_host_devices")
+	}
+	for name, patterns := range map[string][]string{"pod_annotations": r.PodAnnotations, "container_annotations": r.ContainerAnnotations} {
+		for _, pattern := range patterns {
+			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+				v.bad(key+"."+name, pattern, `keys of annotations, or patterns of them like "run.oci.*"`)
+			}
+		}
+	}
 }
 
 // LogConfig is the form of our own log, on standard error.
@@ -212,7 +234,7 @@ func (c Config) Validate() error {
 		if !handlerForm.MatchString(name) {
 			v.bad("runtimes", name, "a handler's name: small letters, digits, '-' and '.'")
 		}
-		v.program("runtimes."+name+".path", c.Runtimes[name].Path)
+		c.Runtimes[name].validate(&v, "runtimes."+name)
 	}
 	for _, dir := range c.CDISpecDirs {
 		v.absolute("cdi_spec_dirs", dir)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podwright/podwright/conf"
+	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
 )
 
 func TestSampleIsTheDefault(t *testing.T) {
@@ -76,6 +77,26 @@ progress_timeout = "90s"
 	}
 }
 
+// TestHandlerKeysAreShown: all that can be set for a handler stands in the sample, as a comment.
+func TestHandlerKeysAreShown(t *testing.T) {
+	for _, key := range keys(reflect.TypeFor[Runtime](), "") {
+		if key = strings.TrimPrefix(key, "\n"); !strings.Contains(conf.CRIShim, "\n#   "+key) {
+			t.Errorf("conf/cri-shim.toml does not show the key %q", key)
+		}
+	}
+}
+
+// TestWritableCgroups: only where they cannot become the host's.
+func TestWritableCgroups(t *testing.T) {
+	runtimes := map[string]Runtime{"x": {Path: "/x", CgroupWritable: true}}
+	for _, v2 := range []bool{true, false} {
+		handlers, err := handlersOf(runtimes, hostinfo.Facts{CgroupV2: v2})
+		if v2 && (err != nil || !handlers["x"].WritableCgroup) || !v2 && (!errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "runtimes.x.cgroup_writable")) {
+			t.Errorf("v2 %t: %+v, %v", v2, handlers, err)
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for _, c := range []struct{ name, toml, want string }{
 		{"unknown key", "root = \"/a\"\nroute = \"/b\"\n", "route"},
@@ -94,6 +115,9 @@ func TestParseRefuses(t *testing.T) {
 		{"level", "[log]\nlevel = \"loud\"\n", "log.level"},
 		{"handler", "[runtimes.\"../x\"]\npath = \"/x\"\n", "handler"},
 		{"no path", "[runtimes.x]\n", "runtimes.x.path"},
+		{"any device of none", "[runtimes.x]\npath = \"/x\"\nprivileged_without_host_devices_all_devices_allowed = true\n", "together with privileged_without_host_devices"},
+		{"annotation pattern", "[runtimes.x]\npath = \"/x\"\npod_annotations = [\"a.[\"]\n", `runtimes.x.pod_annotations = "a.[": want keys`},
+		{"annotation of no name", "[runtimes.x]\npath = \"/x\"\ncontainer_annotations = [\"\"]\n", "runtimes.x.container_annotations"},
 		{"relative runtime", "runtime = \"bin/runc\"\n", "runtime"},
 		{"downloads", "[image]\nmax_parallel_downloads = 0\n", "1 to 64"},
 		{"relative verifiers", "[image]\nverifier_dir = \"v\"\n", "image.verifier_dir"},

@@ -196,8 +196,12 @@ func (p *parts) newManager(ctx context.Context, version string, f hostinfo.Facts
 	if err != nil {
 		return nil, err
 	}
+	handlers, err := handlersOf(p.config.Runtimes, f)
+	if err != nil {
+		return nil, err
+	}
 	maker, err := rootfs.New(rootfs.Options{
-		Layout: layout, Facts: f, Cgroups: p.cgroups, MakeMissingSources: p.config.CreateMissingMountSources,
+		Layout: layout, Facts: f, Cgroups: p.cgroups, Handlers: handlers, MakeMissingSources: p.config.CreateMissingMountSources,
 		Devices: cdi.Dirs(p.config.CDISpecDirs), SELinux: p.config.EnableSELinux && f.SELinux,
 	})
 	if err != nil {
@@ -218,6 +222,20 @@ func (p *parts) newManager(ctx context.Context, version string, f hostinfo.Facts
 		deps.Plugins = p.nri
 	}
 	return pod.New(deps)
+}
+
+func handlersOf(runtimes map[string]Runtime, f hostinfo.Facts) (map[string]bundle.Handler, error) {
+	out := make(map[string]bundle.Handler, len(runtimes))
+	for name, r := range runtimes {
+		if r.CgroupWritable && !f.CgroupV2 {
+			return nil, fmt.Errorf("runtimes.%s.cgroup_writable: this host has cgroup v1, where who can write to a cgroup can take over the host: %w", name, errdefs.ErrFailedPrecondition)
+		}
+		out[name] = bundle.Handler{
+			NoHostDevices: r.PrivilegedWithoutHostDevices, AllDevices: r.PrivilegedWithoutHostDevicesAllDevicesAllowed,
+			WritableCgroup: r.CgroupWritable, PodAnnotations: r.PodAnnotations, ContainerAnnotations: r.ContainerAnnotations,
+		}
+	}
+	return out, nil
 }
 
 func (p *parts) newCheckpoints(ctx context.Context, layout paths.Layout) *checkpoint.Checkpoints {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -114,6 +115,26 @@ func TestOOMGroup(t *testing.T) {
 			if got := n.ended(id).Status; got.ExitCode != code || got.Reason != "OOMKilled" {
 				t.Errorf("memory.oom.group %s: got %+v, want code %d and OOMKilled", group, got, code)
 			}
+		}
+	}
+}
+
+// TestWritableCgroup: a container of a handler that says so makes cgroups below its own, which go with it; one of another makes none.
+func TestWritableCgroup(t *testing.T) {
+	requireUnified(t)
+	n := prepareNode(t)
+	runc, err := exec.LookPath("runc")
+	n.must(err)
+	n.configure("[runtimes.writes]\npath = \"" + runc + "\"\ncgroup_writable = true\n")
+	n.must(n.Start())
+	n.crictl("pull", image)
+	for handler, want := range map[string]string{"": "refused", "writes": "made"} {
+		name := "cgroup" + handler
+		file, err := n.File("pod-"+name+".json", n.PodJSON(name, false))
+		n.must(err)
+		id := n.run(n.crictl("runp", "--runtime", handler, file), name, "main", "exec sleep 1000", "")
+		if got := n.exec(id, "sh", "-c", "mkdir /sys/fs/cgroup/below 2>/dev/null && echo made || echo refused"); got != want {
+			t.Errorf("handler %q: %s, want %s", handler, got, want)
 		}
 	}
 }

@@ -69,12 +69,13 @@ type Input struct {
 	User      User
 	Volumes   []Volume            // as the request lists them
 	Anonymous []Volume            // of the image's VOLUMEs that no mount of the request covers
-	Devices   []specs.LinuxDevice // for the whole host when privileged
+	Devices   []specs.LinuxDevice // for the whole host when privileged, unless the handler says otherwise
 	Rules     []specs.LinuxDeviceCgroup
 	Seccomp   *specs.LinuxSeccomp // a localhost profile that was read, else nil
 	AppArmor  string              // a profile that is loaded, "" for none
 	// ProcessLabel and MountLabel are SELinux contexts; "" for none.
 	ProcessLabel, MountLabel string
+	Handler                  Handler
 	Facts                    hostinfo.Facts
 	Layout                   paths.Layout
 	Cgroups                  Cgroups
@@ -117,7 +118,8 @@ func Spec(in Input) (*specs.Spec, error) {
 			Rlimits:     rlimits(in.Facts),
 			OOMScoreAdj: oomScoreAdj(c.Resources.OOMScoreAdj, in.Facts),
 		},
-		Mounts: mounts,
+		Mounts:      mounts,
+		Annotations: in.Handler.annotations(in.Sandbox, in.Container),
 		Linux: &specs.Linux{
 			CgroupsPath: cgroup, RootfsPropagation: propagation,
 			Namespaces: namespaces(in), Devices: in.Devices,

@@ -87,6 +87,10 @@ func defaultMounts(in Input) []specs.Mount {
 	if c.Privileged {
 		access = "rw"
 	}
+	cgroups := access
+	if in.Handler.WritableCgroup && in.Facts.CgroupV2 { // its own are all that it sees; with v1 it could take over the host
+		cgroups = "rw"
+	}
 	shared := in.Layout.Shared(string(in.Sandbox.ID))
 	file := "rw"
 	if c.Security.ReadonlyRootfs {
@@ -107,7 +111,7 @@ func defaultMounts(in Input) []specs.Mount {
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		sys,
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", access}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", cgroups}},
 		{Destination: "/dev/shm", Type: "bind", Source: shm, Options: []string{"rbind", "rprivate", "rw"}},
 	}
 	for _, name := range []string{"hostname", "hosts", "resolv.conf"} {

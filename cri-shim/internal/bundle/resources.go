@@ -13,7 +13,7 @@ import (
 func resources(in Input) *specs.LinuxResources {
 	c := in.Container.Config
 	out := limits(c.Resources, in.Facts)
-	if c.Privileged {
+	if c.Privileged && (!in.Handler.NoHostDevices || in.Handler.AllDevices) {
 		out.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 		return out
 	}

@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/podwright/podwright/cri-shim/internal/bundle"
 	"github.com/podwright/podwright/cri-shim/internal/pod"
 )
 
@@ -178,6 +179,36 @@ func TestTextsOfUsersChangeNothing(t *testing.T) {
 	}
 }
 
+// TestPrivilegedDevices: a privileged container has all of the host's devices and those that it asks for, at the paths
+// that it asks for; with a handler that says so, the latter only.
+func TestPrivilegedDevices(t *testing.T) {
+	c := pod.ContainerConfig{Privileged: true, Devices: []pod.Device{
+		{HostPath: "/dev/zero", ContainerPath: "/dev/other", Permissions: "rw"}, {HostPath: "/dev/zero", ContainerPath: "/dev/full", Permissions: "rw"},
+	}}
+	minors := func(h bundle.Handler) map[string]int64 {
+		nodes, _, err := devices(c, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]int64{}
+		for _, n := range nodes {
+			if _, twice := out[n.Path]; twice {
+				t.Errorf("%s is there twice", n.Path)
+			}
+			out[n.Path] = n.Minor
+		}
+		return out
+	}
+	const zero, null = 5, 3
+	for _, h := range []bundle.Handler{{}, {NoHostDevices: true}, {NoHostDevices: true, AllDevices: true}} {
+		got := minors(h)
+		_, hosts := got["/dev/null"]
+		if hosts == h.NoHostDevices || got["/dev/other"] != zero || got["/dev/full"] != zero || hosts && got["/dev/null"] != null {
+			t.Errorf("%+v: %v", h, got)
+		}
+	}
+}
+
 // TestDeviceNodes: a device is the node itself, by its numbers, and what is none is refused: a link cannot become
 // another device later, and a file is not device 0:0.
 func TestDeviceNodes(t *testing.T) {
@@ -186,7 +217,7 @@ func TestDeviceNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func(path string) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup, error) {
-		return devices(pod.ContainerConfig{Devices: []pod.Device{{HostPath: path, ContainerPath: "/dev/x", Permissions: "r"}}})
+		return devices(pod.ContainerConfig{Devices: []pod.Device{{HostPath: path, ContainerPath: "/dev/x", Permissions: "r"}}}, bundle.Handler{})
 	}
 	nodes, rules, err := ask(dir + "/link")
 	if err != nil || len(nodes) != 1 || nodes[0].Path != "/dev/x" || nodes[0].Type != "c" || nodes[0].Major != 1 || nodes[0].Minor != 3 {

@@ -127,14 +127,7 @@ func (r *root) copyOut(path, dir string) error {
 }
 
 // devices returns the device nodes and the cgroup rules that allow them.
-func devices(c pod.ContainerConfig) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup, error) {
-	if c.Privileged {
-		all, err := oci.HostDevices()
-		if err != nil {
-			return nil, nil, fmt.Errorf("list the host's devices: %w", err)
-		}
-		return all, nil, nil
-	}
+func devices(c pod.ContainerConfig, h bundle.Handler) ([]specs.LinuxDevice, []specs.LinuxDeviceCgroup, error) {
 	var nodes []specs.LinuxDevice
 	var rules []specs.LinuxDeviceCgroup
 	for _, d := range c.Devices {
@@ -147,7 +140,18 @@ func devices(c pod.ContainerConfig) ([]specs.LinuxDevice, []specs.LinuxDeviceCgr
 			rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: n.Type, Major: &n.Major, Minor: &n.Minor, Access: d.Permissions})
 		}
 	}
-	return nodes, rules, nil
+	if !c.Privileged || h.NoHostDevices {
+		return nodes, rules, nil
+	}
+	all, err := oci.HostDevices()
+	if err != nil {
+		return nil, nil, fmt.Errorf("list the host's devices: %w", err)
+	}
+	// Where the request has a device of its own, that one is meant.
+	all = slices.DeleteFunc(all, func(d specs.LinuxDevice) bool {
+		return slices.ContainsFunc(nodes, func(n specs.LinuxDevice) bool { return n.Path == d.Path })
+	})
+	return append(all, nodes...), rules, nil
 }
 
 // deviceNodes returns the node at the path, or all nodes in the directory at the path.

@@ -33,6 +33,8 @@ type Options struct {
 	Layout  paths.Layout
 	Facts   hostinfo.Facts
 	Cgroups bundle.Cgroups
+	// Handlers are those with something set for their containers.
+	Handlers map[string]bundle.Handler
 	// MakeMissingSources makes a directory where the source of a mount is missing. The CRI says that it is an
 	// error; containerd and CRI-O make it.
 	MakeMissingSources bool
@@ -118,7 +120,7 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, images pod.ContainerImages
 	img := images.Root
 	in := bundle.Input{
 		Sandbox: s, Container: c, Image: img, ProcessLabel: labels.Process, MountLabel: labels.Mount,
-		Facts: m.opt.Facts, Layout: m.opt.Layout, Cgroups: m.opt.Cgroups,
+		Facts: m.opt.Facts, Layout: m.opt.Layout, Cgroups: m.opt.Cgroups, Handler: m.opt.Handlers[s.Config.Handler],
 	}
 	root, err := openRoot(m.opt.Layout.Rootfs(string(c.ID)))
 	if err != nil {
@@ -134,7 +136,7 @@ func (m *Maker) input(s pod.Sandbox, c pod.Container, images pod.ContainerImages
 	if in.Anonymous, err = m.anonymous(root, s, c, img, labels.Mount); err != nil {
 		return in, err
 	}
-	if in.Devices, in.Rules, err = devices(c.Config); err != nil {
+	if in.Devices, in.Rules, err = devices(c.Config, in.Handler); err != nil {
 		return in, err
 	}
 	if in.AppArmor, err = appArmor(c.Config.Security.AppArmor, c.Config.Privileged, m.opt.Facts.AppArmor); err != nil {
