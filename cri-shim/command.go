@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/containerd/errdefs"
+	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/podwright/podwright/conf"
@@ -92,7 +93,7 @@ and the next start finds them again. It is ready when the socket answers Version
 			return Run(ctx, cfg, Options{Logger: logger(cfg.Log), Version: version, Ready: tellSystemd})
 		},
 	}
-	c.Flags().StringVar(&file, "config", "", "configuration `FILE` (default "+DefaultConfigFile+", if it exists)")
+	c.Flags().StringVar(&file, "config", "", configHelp)
 	o.flags(c)
 	return c
 }
@@ -109,15 +110,41 @@ func configCommand() *cobra.Command {
 			return err
 		},
 	}, &cobra.Command{
-		Use: "check FILE", Short: "Check a configuration file without starting", Args: usage(cobra.ExactArgs(1)),
+		Use: "check FILE", Short: "Check a configuration file, and what is read over it, without starting", Args: usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if _, err := Load(args[0]); err != nil {
+			_, files, err := Load(args[0])
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(c.OutOrStdout(), args[0]+": ok")
-			return err
+			for _, f := range files {
+				if _, err := fmt.Fprintln(c.OutOrStdout(), f+": ok"); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
-	})
+	}, showCommand())
+	return c
+}
+
+func showCommand() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: "show", Short: "Print the configuration that holds: the file, what is read over it, and defaults", Args: usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, files, err := Load(file)
+			if err != nil {
+				return err
+			}
+			for _, f := range files {
+				if _, err := fmt.Fprintln(c.OutOrStdout(), "# "+f); err != nil {
+					return err
+				}
+			}
+			return toml.NewEncoder(c.OutOrStdout()).Encode(cfg)
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", configHelp)
 	return c
 }
 

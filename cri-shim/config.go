@@ -157,40 +157,66 @@ func Default() Config {
 // Parse reads TOML over the defaults. A key that is not known is an error with its place.
 func Parse(b []byte) (Config, error) {
 	c := Default()
-	d := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
-	err := d.Decode(&c)
-	var unknown *toml.StrictMissingError
-	var bad *toml.DecodeError
-	switch {
-	case errors.As(err, &unknown):
-		return c, fmt.Errorf("unknown key:\n%s: %w", unknown.String(), errdefs.ErrInvalidArgument)
-	case errors.As(err, &bad):
-		row, column := bad.Position()
-		return c, fmt.Errorf("line %d, column %d: %w\n%s: %w", row, column, bad, bad.String(), errdefs.ErrInvalidArgument)
-	case err != nil:
-		return c, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	if err := c.read(b); err != nil {
+		return c, err
 	}
 	return c, c.Validate()
 }
 
-// Load reads a file. With an empty name it is DefaultConfigFile, which may be missing.
-func Load(file string) (Config, error) {
+// read reads TOML over c: keys of tables are set one by one, lists as a whole.
+func (c *Config) read(b []byte) error {
+	d := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
+	err := d.Decode(c)
+	var unknown *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		return fmt.Errorf("unknown key:\n%s: %w", unknown.String(), errdefs.ErrInvalidArgument)
+	case errors.As(err, &bad):
+		row, column := bad.Position()
+		return fmt.Errorf("line %d, column %d: %w\n%s: %w", row, column, bad, bad.String(), errdefs.ErrInvalidArgument)
+	case err != nil:
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// Load reads a file, and then over it, in the order of their names, the *.toml files of the directory beside it that is
+// called like it with .d for .toml: there others add what is theirs, an installer its runtime handler. With an empty name
+// the file is DefaultConfigFile, which may be missing. It returns what it has read.
+func Load(file string) (Config, []string, error) {
 	named := file != ""
 	if !named {
 		file = DefaultConfigFile
 	}
-	b, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) && !named {
-		return Default(), nil
-	}
+	more, err := filepath.Glob(escapeGlob(strings.TrimSuffix(file, ".toml")) + ".d/*.toml")
 	if err != nil {
-		return Config{}, fmt.Errorf("read configuration: %w: %w", err, errdefs.ErrInvalidArgument)
+		return Config{}, nil, fmt.Errorf("read configuration: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	c, err := Parse(b)
-	if err != nil {
-		return c, fmt.Errorf("configuration %s: %w", file, err)
+	c := Default()
+	var files []string
+	for _, f := range append([]string{file}, more...) { // Glob sorts
+		b, err := os.ReadFile(f)
+		if errors.Is(err, os.ErrNotExist) && !named && f == file {
+			continue
+		}
+		if err != nil {
+			return Config{}, nil, fmt.Errorf("read configuration: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		if err := c.read(b); err != nil {
+			return c, nil, fmt.Errorf("configuration %s: %w", f, err)
+		}
+		files = append(files, f)
 	}
-	return c, nil
+	if err := c.Validate(); err != nil {
+		return c, files, fmt.Errorf("configuration %s: %w", strings.Join(files, " with "), err)
+	}
+	return c, files, nil
+}
+
+// escapeGlob makes a pattern that matches name alone.
+func escapeGlob(name string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
 }
 
 // Socket is the path that the CRI is served on.

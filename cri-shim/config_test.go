@@ -1,6 +1,7 @@
 package crishim
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/podwright/podwright/conf"
 	"github.com/podwright/podwright/cri-shim/internal/hostinfo"
@@ -31,7 +33,7 @@ func TestSampleIsTheDefault(t *testing.T) {
 }
 
 func TestSampleOfKind(t *testing.T) {
-	if c, err := Load("../conf/kind/cri-shim.toml"); err != nil || c.CNI.ConfTemplate == "" {
+	if c, _, err := Load("../conf/kind/cri-shim.toml"); err != nil || c.CNI.ConfTemplate == "" {
 		t.Errorf("template %q, %v", c.CNI.ConfTemplate, err)
 	}
 }
@@ -164,14 +166,74 @@ func TestValidateJoinsAllFaults(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	if _, err := Load(filepath.Join(t.TempDir(), "none.toml")); !errdefs.IsInvalidArgument(err) {
+	if _, _, err := Load(filepath.Join(t.TempDir(), "none.toml")); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a missing named file: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "c.toml")
 	if err := os.WriteFile(file, []byte("nope = 1"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(file); err == nil || !strings.Contains(err.Error(), file) {
+	if _, _, err := Load(file); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("the error must name the file: %v", err)
+	}
+}
+
+// TestLoadReadsOver: what lies beside the file is read over it in the order of the names, and whoever is at fault is named.
+func TestLoadReadsOver(t *testing.T) {
+	dir := t.TempDir() + "/with [odd] name"
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	file := write("c.toml", `
+cdi_spec_dirs = ["/a", "/b"]
+[log]
+level = "warn"
+[runtimes.x]
+path = "/x"
+pod_annotations = ["a", "b"]
+`)
+	second := write("c.d/20-second.toml", "[log]\nlevel = \"debug\"\n[runtimes.y]\npath = \"/y\"\n")
+	first := write("c.d/10-first.toml", "cdi_spec_dirs = [\"/c\"]\n[log]\nlevel = \"error\"\nformat = \"json\"\n[runtimes.x]\npod_annotations = [\"c\"]\n")
+	write("c.d/30-none.conf", "nonsense")
+	want := Default()
+	want.CDISpecDirs = []string{"/c"}
+	want.Log = LogConfig{Level: "debug", Format: "json"}
+	want.Runtimes = map[string]Runtime{"x": {Path: "/x", PodAnnotations: []string{"c"}}, "y": {Path: "/y"}}
+	got, files, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{file, first, second}, files); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+
+	// What is printed of it is the same again.
+	shown, err := execute(t, "config", "show", "--config", file)
+	if err != nil || !strings.HasPrefix(shown, "# "+file+"\n# "+first+"\n# "+second+"\n") {
+		t.Errorf("got %s, %v", shown, err)
+	}
+	again, err := Parse([]byte(shown))
+	if diff := cmp.Diff(want, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
+		t.Errorf("shown and read again (-want +got): %v\n%s", err, diff)
+	}
+	if out, err := execute(t, "config", "check", file); err != nil || out != file+": ok\n"+first+": ok\n"+second+": ok\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+
+	bad := write("c.d/40-bad.toml", "\nrot = 1\n")
+	if _, _, err := Load(file); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), bad) || !strings.Contains(err.Error(), "rot") {
+		t.Errorf("got %v", err)
+	}
+	write("c.d/40-bad.toml", "root = \"relative\"\n")
+	if _, _, err := Load(file); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), file+" with "+first+" with "+second+" with "+bad) {
+		t.Errorf("got %v", err)
 	}
 }

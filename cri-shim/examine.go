@@ -64,7 +64,7 @@ Exit codes: 0 nothing failed and nothing is left or missing; 1 there are finding
 			return nil
 		},
 	}
-	c.Flags().StringVar(&file, "config", "", "configuration `FILE` of cri-shim (default "+DefaultConfigFile+", if it exists)")
+	c.Flags().StringVar(&file, "config", "", configHelp)
 	c.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	c.Flags().DurationVar(&patience, "patience", 5*time.Second, "how long what belongs to no record may take to go")
 	o.flags(c)

@@ -60,7 +60,7 @@ Exit codes: 0 all are there; 1 one could not be imported; 2 wrong arguments or a
 			return nil
 		},
 	}
-	c.Flags().StringVar(&file, "config", "", "configuration `FILE` of cri-shim (default "+DefaultConfigFile+", if it exists)")
+	c.Flags().StringVar(&file, "config", "", configHelp)
 	c.Flags().StringVar(&name, "name", "", "`NAME` of the archive's only image, like registry.example/app:1")
 	o.flags(c)
 	return c

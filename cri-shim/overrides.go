@@ -4,6 +4,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+const configHelp = "configuration `FILE` of cri-shim, over which the *.toml files of FILE's own directory, .d for .toml, are read (default " +
+	DefaultConfigFile + ", if it exists)"
+
 // overrides are the flags that stand above the configuration file.
 type overrides struct {
 	root, state, listen, runtime, logLevel string
@@ -25,7 +28,7 @@ func (o *overrides) flags(c *cobra.Command) {
 
 // load reads the configuration of a file, "" for the default one, with what was given by flags.
 func (o *overrides) load(c *cobra.Command, file string) (Config, error) {
-	cfg, err := Load(file)
+	cfg, _, err := Load(file)
 	if err != nil {
 		return Config{}, err
 	}
