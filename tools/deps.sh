@@ -13,6 +13,7 @@ need=(
 	"conntrack:conntrack"
 	"iptables:iptables" # what the plugins that bridge-ipam is compared with work by
 	"iperf3:iperf3" # the test of bandwidth limits
+	"mkfs.ext4:e2fsprogs" # the test of a disk that breaks
 	"file:file"
 	"gcc:gcc libc6-dev" # the race detector links C
 )

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -125,6 +126,60 @@ func lastLine(t *testing.T, path string) string {
 	}
 	all := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
 	return all[len(all)-1]
+}
+
+// TestBrokenDisk: the kernel makes a file system that it finds damaged read-only. What runs can be ended, its network is
+// given back and all of it is seen, so that the node can be drained; after the repair nothing has to be wiped.
+func TestBrokenDisk(t *testing.T) {
+	n := prepareNode(t)
+	n.must(n.UseBlockDisk(64 << 20))
+	n.must(n.Start())
+	n.crictl("pull", image)
+	p := n.pod("broken")
+	runs, ends := n.run(p, "broken", "runs", "exec sleep 1000", ""), n.run(p, "broken", "ends", obeying, "")
+	removed := n.run(p, "broken", "removed", "exit 3", "")
+	n.ended(removed)
+	n.must(n.BreakDisk())
+	n.eventually(func() bool { return errors.Is(os.WriteFile(n.Root+"/new", nil, 0o600), syscall.EROFS) })
+
+	if out, err := n.RunPod("new"); err == nil || !strings.Contains(err.Error(), "read-only file system") {
+		t.Errorf("a new pod: %q, %v", out, err)
+	}
+	if got := n.exec(runs, "echo", "here"); got != "here" {
+		t.Errorf("exec: %q", got)
+	}
+	n.terminate(n.pid(ends))
+	n.ended(ends)
+	n.crictl("stop", "-t", "0", runs)
+	n.crictl("stopp", p)
+	seen := func(when string) {
+		t.Helper()
+		if got := n.crictl("pods", "-q", "--state", "NotReady"); got != p {
+			t.Errorf("%s not ready: %q, want %q", when, got, p)
+		}
+		for id, code := range map[string]int{runs: 137, ends: 42, removed: 3} {
+			if c := n.container(id); c.Status.State != "CONTAINER_EXITED" || c.Status.ExitCode != code {
+				t.Errorf("%s: want exit code %d, got %+v", when, code, c.Status)
+			}
+		}
+	}
+	seen("on the broken disk")
+	leases, err := exec.Command(programs.Bin+"/bridge-ipam", "leases", "--data-dir", n.Base+"/leases").CombinedOutput()
+	if err != nil || strings.Count(string(leases), "\n") != 1 { // the head
+		t.Errorf("addresses are not given back: %v: %s", err, leases)
+	}
+	if out, err := n.Crictl("rm", removed); err == nil || !strings.Contains(err.Error(), "read-only file system") {
+		t.Errorf("a removal: %q, %v", out, err)
+	}
+	seen("after a removal that failed")
+
+	n.must(n.Kill())
+	n.eventually(func() bool { return n.UnmountDisk() == nil }) // nothing of a pod that is stopped holds it
+	n.must(n.MountDisk())
+	n.must(n.Start())
+	seen("after the repair")
+	n.crictl("rmp", p)
+	n.run(n.pod("new"), "new", "main", "exec sleep 1000", "")
 }
 
 // TestFullState: the same for the file system of the state directory, /run on most nodes, which others fill.

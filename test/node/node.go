@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/podwright/podwright/test/daemon"
 	"github.com/podwright/podwright/test/leftovers"
 )
@@ -113,6 +115,53 @@ func (n *Node) UseDisk(size int64) error {
 	}
 	n.Root, n.Logs = disk+"/root", disk+"/logs"
 	return os.Mkdir(n.Logs, 0o755)
+}
+
+// UseBlockDisk is UseDisk with a file system that can be damaged: ext4 on a loop device.
+func (n *Node) UseBlockDisk(size int64) error {
+	if err := os.Mkdir(n.disk(), 0o711); err != nil {
+		return err
+	}
+	f, err := os.Create(n.image())
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Truncate(size), f.Close(), run("mkfs.ext4", "-q", n.image()), n.MountDisk()); err != nil {
+		return err
+	}
+	n.Root, n.Logs = n.disk()+"/root", n.disk()+"/logs"
+	return os.Mkdir(n.Logs, 0o755)
+}
+
+func (n *Node) image() string { return n.Base + "/disk.ext4" }
+
+// MountDisk mounts it again after UnmountDisk.
+func (n *Node) MountDisk() error {
+	return run("mount", "-o", "loop,errors=remount-ro", n.image(), n.disk())
+}
+
+// UnmountDisk unmounts it; nobody may use it.
+func (n *Node) UnmountDisk() error { return syscall.Unmount(n.disk(), 0) }
+
+// BreakDisk has the kernel find the file system damaged: from then on it is read-only (ext4(5), errors). What was written
+// until now stays.
+func (n *Node) BreakDisk() error {
+	var st syscall.Stat_t
+	if err := errors.Join(run("sync", "-f", n.disk()), syscall.Stat(n.disk(), &st)); err != nil {
+		return err
+	}
+	device, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("/sys/fs/ext4/"+filepath.Base(device)+"/trigger_fs_error", []byte("1"), 0)
+}
+
+func run(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %v: %w: %s", name, args, err, out)
+	}
+	return nil
 }
 
 func (n *Node) disk() string { return n.Base + "/disk" }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -164,7 +165,13 @@ func (n *Network) detach(ctx context.Context, a pod.Attachment) error {
 	}
 	n.signing.Lock()
 	defer n.signing.Unlock()
-	if err := os.Remove(n.intent(string(a.ID))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err = os.Remove(n.intent(string(a.ID)))
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		// The disk fails. A pod that cannot be ended cannot be moved to another node; GC finds the intent after the repair.
+		n.Logger.Warn("an attachment was given back and cannot be forgotten", "pod", a.ID, "err", err)
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("forget the attachment: %w", err)
 	}
 	return n.unsign()

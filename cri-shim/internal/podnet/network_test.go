@@ -14,8 +14,10 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/podwright/podwright/cri-shim/internal/pod"
+	"github.com/podwright/podwright/pkg/netutil/nettest"
 )
 
 func TestAttachAndDetach(t *testing.T) {
@@ -139,6 +141,42 @@ func TestFailedAddIsGivenBackWithItsOwnConfiguration(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	w.mustBeEmpty(t)
+}
+
+// TestDetachOnABrokenDisk: the kernel makes a file system that it finds damaged read-only. Pods can be ended all the same,
+// and GC gives back what was not forgotten once more after the repair.
+func TestDetachOnABrokenDisk(t *testing.T) {
+	nettest.RequireRoot(t)
+	w := newWorld(t)
+	if _, err := w.Attach(t.Context(), w.attachment("a")); err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(w.dir, "cni")
+	err := errors.Join(
+		unix.Mount(disk, disk, "", unix.MS_BIND, ""),
+		unix.Mount("", disk, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+	repair := sync.OnceValue(func() error { return unix.Unmount(disk, 0) })
+	t.Cleanup(func() { _ = repair() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := w.Detach(t.Context(), w.attachment("a")); err != nil {
+			t.Errorf("Detach: %v", err)
+		}
+	}
+	if _, err := w.Attach(t.Context(), w.attachment("b")); !errors.Is(err, unix.EROFS) {
+		t.Errorf("Attach: %v", err)
+	}
+	if got := w.commands(t); got != "ADD a net1; DEL a net1; DEL a net1" {
+		t.Errorf("the plugin was asked %s", got)
+	}
+	if err := errors.Join(repair(), w.GC(t.Context(), func() []pod.Attachment { return nil })); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := w.attached(); err != nil || len(ids) != 0 {
+		t.Errorf("kept: %v, %v", ids, err)
+	}
 }
 
 func TestRepeatedCalls(t *testing.T) {
