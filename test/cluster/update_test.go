@@ -93,6 +93,7 @@ type load struct {
 type target struct {
 	node   *Node
 	port   int
+	missed untranslated
 	mu     sync.Mutex
 	faults []error // guarded by mu
 }
@@ -101,8 +102,8 @@ func startLoad(t *testing.T, w *world, port int) *load {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{cancel: cancel}
 	for _, n := range w.Nodes {
-		countUntranslated(t, n, port)
-		target := &target{node: n, port: port}
+		missed := countUntranslated(t, n, "update", fmt.Sprintf("tcp dport %d tcp flags & (syn | ack) == syn", port))
+		target := &target{node: n, port: port, missed: missed}
 		l.targets = append(l.targets, target)
 		for range 2 {
 			l.wg.Go(func() { l.ask(ctx, target) })
@@ -133,7 +134,7 @@ func (l *load) stop(t *testing.T) {
 		t.Errorf("%d requests only", n)
 	}
 	for _, to := range l.targets {
-		missed := untranslated(t, to.node)
+		missed := to.missed.count(t)
 		if missed > 3 {
 			t.Errorf("%s: %d connections were not sent on to a pod", to.node.Name, missed)
 		}
@@ -148,22 +149,29 @@ func (l *load) stop(t *testing.T) {
 	}
 }
 
-// countUntranslated counts on a node the connections to a port of its own that kube-proxy's rules did not send on to a pod. While a
-// transaction of nftables takes effect, Linux may look up a set of the old rules by the new generation and find nothing: on 6.18 one of
-// about 200 transactions lost a connection out of 70 beginning in it, with rules like kube-proxy's and no pod near them. The node, where
-// nothing listens, then refuses it.
-func countUntranslated(t *testing.T, n *Node, port int) {
-	t.Helper()
-	must(t, n.Run("nft", fmt.Sprintf(`table ip untranslated {
-	counter syns { }
-	chain after_dnat { type filter hook prerouting priority dstnat + 10; tcp dport %d tcp flags & (syn | ack) == syn counter name syns; }
-}`, port)))
-	t.Cleanup(func() { must(t, n.Run("nft", "delete", "table", "ip", "untranslated")) })
+// untranslated counts on a node the packets to an address of a service that kube-proxy's rules did not send on to a pod.
+type untranslated struct {
+	node  *Node
+	table string
 }
 
-func untranslated(t *testing.T, n *Node) int {
+// countUntranslated counts what the nftables expression matches after DNAT. While a transaction of nftables takes effect, Linux may
+// look up a set of the old rules by the new generation and find nothing: on 6.18 one of about 200 transactions lost a connection out of
+// 70 beginning in it, with rules like kube-proxy's and no pod near them. The node, where nothing listens, then refuses it.
+func countUntranslated(t *testing.T, n *Node, name, match string) untranslated {
 	t.Helper()
-	out, err := n.Command(t.Context(), "nft", "list", "counter", "ip", "untranslated", "syns").Output()
+	u := untranslated{n, "untranslated-" + name}
+	must(t, n.Run("nft", fmt.Sprintf(`table ip %s {
+	counter hits { }
+	chain after_dnat { type filter hook prerouting priority dstnat + 10; %s counter name hits; }
+}`, u.table, match)))
+	t.Cleanup(func() { must(t, n.Run("nft", "delete", "table", "ip", u.table)) })
+	return u
+}
+
+func (u untranslated) count(t *testing.T) int {
+	t.Helper()
+	out, err := u.node.Command(t.Context(), "nft", "list", "counter", "ip", u.table, "hits").Output()
 	must(t, err)
 	_, packets, found := strings.Cut(string(out), "packets ")
 	var count int
