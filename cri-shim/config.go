@@ -189,13 +189,13 @@ func Load(file string) (Config, []string, error) {
 	if !named {
 		file = DefaultConfigFile
 	}
-	more, err := filepath.Glob(escapeGlob(strings.TrimSuffix(file, ".toml")) + ".d/*.toml")
+	more, err := readOver(file)
 	if err != nil {
 		return Config{}, nil, fmt.Errorf("read configuration: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	c := Default()
 	var files []string
-	for _, f := range append([]string{file}, more...) { // Glob sorts
+	for _, f := range append([]string{file}, more...) {
 		b, err := os.ReadFile(f)
 		if errors.Is(err, os.ErrNotExist) && !named && f == file {
 			continue
@@ -214,9 +214,20 @@ func Load(file string) (Config, []string, error) {
 	return c, files, nil
 }
 
-// escapeGlob makes a pattern that matches name alone.
-func escapeGlob(name string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
+// readOver are the files that are read over one. Hidden ones are an editor's.
+func readOver(file string) ([]string, error) {
+	dir := strings.TrimSuffix(file, ".toml") + ".d"
+	entries, err := os.ReadDir(dir) // by name
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".toml") && !strings.HasPrefix(e.Name(), ".") {
+			out = append(out, filepath.Join(dir, e.Name()))
+		}
+	}
+	return out, nil
 }
 
 // Socket is the path that the CRI is served on.

@@ -200,6 +200,7 @@ pod_annotations = ["a", "b"]
 	second := write("c.d/20-second.toml", "[log]\nlevel = \"debug\"\n[runtimes.y]\npath = \"/y\"\n")
 	first := write("c.d/10-first.toml", "cdi_spec_dirs = [\"/c\"]\n[log]\nlevel = \"error\"\nformat = \"json\"\n[runtimes.x]\npod_annotations = [\"c\"]\n")
 	write("c.d/30-none.conf", "nonsense")
+	write("c.d/.30-hidden.toml", "nonsense")
 	want := Default()
 	want.CDISpecDirs = []string{"/c"}
 	want.Log = LogConfig{Level: "debug", Format: "json"}
@@ -231,6 +232,20 @@ pod_annotations = ["a", "b"]
 	bad := write("c.d/40-bad.toml", "\nrot = 1\n")
 	if _, _, err := Load(file); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), bad) || !strings.Contains(err.Error(), "rot") {
 		t.Errorf("got %v", err)
+	}
+	if err := os.Mkdir(dir+"/c.d/35-directory.toml", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Load(file); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "35-directory.toml") {
+		t.Errorf("a directory: %v", err)
+	}
+	other := write("other.toml", "")
+	write("other.d", "a file")
+	if _, _, err := Load(other); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "other.d") {
+		t.Errorf("a directory that is none: %v", err)
+	}
+	if err := os.Remove(dir + "/c.d/35-directory.toml"); err != nil {
+		t.Fatal(err)
 	}
 	write("c.d/40-bad.toml", "root = \"relative\"\n")
 	if _, _, err := Load(file); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), file+" with "+first+" with "+second+" with "+bad) {
