@@ -386,14 +386,21 @@ func TestSwappedLogs(t *testing.T) {
 // TestRefusedSessionsLeakNothing: descriptors that come with a request are closed, also when nothing is done with them.
 func TestRefusedSessionsLeakNothing(t *testing.T) {
 	n := newNode(t)
-	open := func() int {
+	open := func() (out []string) {
 		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.pid()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(fds)
+		for _, fd := range fds {
+			link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", n.pid(), fd.Name()))
+			out = append(out, fd.Name()+" "+link)
+		}
+		return out
 	}
 	s := pod.Streams{Out: &bytes.Buffer{}, Err: &bytes.Buffer{}, Go: func(f func()) { go f() }}
+	if _, err := n.c.List(t.Context()); err != nil { // the connection of ordinary calls is there
+		t.Fatal(err)
+	}
 	before := open()
 	for range 20 {
 		if _, err := n.c.ExecStream(t.Context(), pod.ExecSpec{ID: "x", Cmd: []string{"x"}}, s); !errors.Is(err, errdefs.ErrNotFound) {
@@ -403,13 +410,13 @@ func TestRefusedSessionsLeakNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	after := 0
+	var after []string
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if after = open(); after <= before {
+		if after = open(); len(after) <= len(before) {
 			return
 		}
 	}
-	t.Errorf("%d descriptors were open, %d are", before, after)
+	t.Errorf("%d descriptors were open, %d are:\n%q\n%q", len(before), len(after), before, after)
 }
 
 func TestStartFailureLeavesNothing(t *testing.T) {
